@@ -1,0 +1,98 @@
+package capture
+
+import (
+	"encoding/base32"
+	"fmt"
+	"strings"
+
+	"jobtally/internal/events"
+)
+
+// Decide returns the sealed decision on a request, given the state that all requests before it left. It is a pure
+// function and does not change the state: Fold does.
+func Decide(s *State, r *events.Request) events.Decision {
+	account := s.Accounts[r.Account]
+	d := events.Decision{
+		Position: r.Position, Account: r.Account, RequestID: r.ID, Time: r.Time, RequestDigest: r.Digest,
+		Body: decide(account, r),
+	}
+	var previous events.Digest // an account that is not open has no chain
+	if account != nil {
+		previous = account.Digest
+	}
+	d.Seal(previous)
+	return d
+}
+
+func decide(account *Account, r *events.Request) events.DecisionBody {
+	switch b := r.Body.(type) {
+	case *events.Malformed:
+		return refuse(r, events.ReasonMalformed, b.Reason)
+	case *events.AccountOpenRequested:
+		if account != nil {
+			return refuse(r, events.ReasonAccountExists, "account "+r.Account+" is open already")
+		}
+		return &events.AccountOpened{Plan: b.Plan, Limit: b.Limit}
+	}
+	if account == nil {
+		return refuse(r, events.ReasonAccountUnknown, "account "+r.Account+" was never opened")
+	}
+	switch b := r.Body.(type) {
+	case *events.JobCaptureRequested:
+		return decideCapture(account, r, b)
+	case *events.PlanChangeRequested:
+		return &events.PlanChanged{Plan: b.Plan, Limit: b.Limit, PreviousPlan: account.Plan, PreviousLimit: account.Limit}
+	case *events.TokenIssueRequested:
+		if _, known := account.Tokens[b.TokenID]; known {
+			return refuse(r, events.ReasonTokenExists, "token "+b.TokenID+" was issued already")
+		}
+		return &events.TokenIssued{TokenID: b.TokenID, SecretHash: b.SecretHash}
+	case *events.TokenRevokeRequested:
+		if _, known := account.Tokens[b.TokenID]; !known {
+			return refuse(r, events.ReasonTokenUnknown, "token "+b.TokenID+" was never issued")
+		}
+		return &events.TokenRevoked{TokenID: b.TokenID}
+	}
+	panic(fmt.Sprintf("capture: no rule for a %T", r.Body)) // DecodeRequest knows no other body
+}
+
+// decideCapture asks, in this order: was it asked before, is the job there, is there quota left.
+func decideCapture(account *Account, r *events.Request, b *events.JobCaptureRequested) events.DecisionBody {
+	if first, known := account.First[r.ID]; known {
+		if first.PayloadHash != b.PayloadHash {
+			return refuse(r, events.ReasonIdempotencyKeyReused,
+				fmt.Sprintf("the request id was used for another job at %s", first.Position))
+		}
+		return &events.JobCaptureRepeated{First: first.Position, Month: b.Month}
+	}
+	quota := account.quota(b.Month)
+	source := events.Source{CanonicalURL: b.CanonicalURL, SourceRules: b.SourceRules, PayloadHash: b.PayloadHash}
+	if id, known := account.Jobs[b.CanonicalURL]; known {
+		return &events.JobCaptureDuplicated{JobID: id, SourceURL: b.Job.SourceURL, Source: source, Count: quota.count()}
+	}
+	if quota.exhausted() {
+		return &events.JobCaptureRejected{
+			Reason: events.ReasonQuotaExceeded, SourceURL: b.Job.SourceURL, Source: source, Count: quota.count(),
+			ResetDate: quota.ResetDate(),
+		}
+	}
+	quota.Used++
+	return &events.JobCaptured{
+		JobID: jobID(r), Job: b.Job, Source: source, Count: quota.count(), Threshold: quota.threshold(),
+	}
+}
+
+func (q Quota) count() events.Count {
+	return events.Count{Month: q.Month, Used: q.Used, Limit: q.Limit}
+}
+
+func refuse(r *events.Request, reason, detail string) *events.RequestRefused {
+	return &events.RequestRefused{Kind: events.KindOf(r.Body), Reason: reason, Detail: detail}
+}
+
+// jobID derives a job's id from its request and position: the same at every replay, unique because the position
+// is, and not to be guessed because the request digest covers a time and an id that only its sender knows.
+func jobID(r *events.Request) string {
+	digest := events.Hash([]byte("job"), r.Digest[:], []byte(r.Position.String()))
+	return "job_" + strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(digest[:15]))
+}

@@ -1,0 +1,79 @@
+// Package capture is the pure core of jobtally: what is decided on a request, given the requests before it, and
+// under which key a job posting is known. Nothing in it has a clock, does I/O, draws random numbers or fails.
+package capture
+
+import "jobtally/internal/events"
+
+// State is what Decide knows: the accounts of a partition as the decisions so far left them. It may hold only the
+// part that a batch of requests needs; what is absent from it has not happened.
+type State struct {
+	Accounts map[string]*Account // the open ones
+}
+
+// Account is the consistency boundary: no decision looks beyond one.
+type Account struct {
+	Plan   string
+	Limit  int64                  // captures a month, or Unlimited
+	Digest events.Digest          // of its last decision
+	Used   map[events.Month]int64 // captured jobs by month
+	Jobs   map[string]string      // canonical URL -> job id
+	First  map[string]FirstAnswer // request id -> what was decided when it came first
+	Tokens map[string]bool        // token id -> accepted; false once revoked
+}
+
+// FirstAnswer is what the account remembers of a capture request for ever.
+type FirstAnswer struct {
+	Position    events.Position
+	PayloadHash events.Digest
+}
+
+// NewState returns the state before the first request.
+func NewState() *State { return &State{Accounts: map[string]*Account{}} }
+
+// NewAccount returns an account without history.
+func NewAccount(plan string, limit int64) *Account {
+	return &Account{
+		Plan: plan, Limit: limit,
+		Used:   map[events.Month]int64{},
+		Jobs:   map[string]string{},
+		First:  map[string]FirstAnswer{},
+		Tokens: map[string]bool{},
+	}
+}
+
+// quota returns the account's count in a month.
+func (a *Account) quota(month events.Month) Quota {
+	return Quota{Month: month, Used: a.Used[month], Limit: a.Limit}
+}
+
+// Fold takes a decision into the state. It consults no rules: what is decided is decided.
+func (s *State) Fold(d *events.Decision) {
+	if opened, ok := d.Body.(*events.AccountOpened); ok {
+		s.Accounts[d.Account] = NewAccount(opened.Plan, opened.Limit)
+	}
+	account := s.Accounts[d.Account]
+	if account == nil {
+		return // a refusal for an account that is not open: there is nothing it could change
+	}
+	account.Digest = d.Digest
+	account.fold(d)
+}
+
+func (a *Account) fold(d *events.Decision) {
+	switch b := d.Body.(type) {
+	case *events.JobCaptured:
+		a.Used[b.Month]++
+		a.Jobs[b.CanonicalURL] = b.JobID
+		a.First[d.RequestID] = FirstAnswer{d.Position, b.PayloadHash}
+	case *events.JobCaptureDuplicated:
+		a.First[d.RequestID] = FirstAnswer{d.Position, b.PayloadHash}
+	case *events.JobCaptureRejected:
+		a.First[d.RequestID] = FirstAnswer{d.Position, b.PayloadHash}
+	case *events.PlanChanged:
+		a.Plan, a.Limit = b.Plan, b.Limit
+	case *events.TokenIssued:
+		a.Tokens[b.TokenID] = true
+	case *events.TokenRevoked:
+		a.Tokens[b.TokenID] = false
+	}
+}

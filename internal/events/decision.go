@@ -1,0 +1,228 @@
+package events
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// Decision is one message of DECISIONS_p: the answer to the request at the same position. It is self-contained:
+// whoever folds or consumes it never needs the request.
+type Decision struct {
+	Position      Position
+	Account       string
+	RequestID     string
+	Time          time.Time // of the request: a decision has no clock of its own
+	RequestDigest Digest
+	Body          DecisionBody
+
+	// Data is Body as it is digested, stored and sent; Digest is the next link of the account's hash chain.
+	// Seal sets both.
+	Data   []byte
+	Digest Digest
+}
+
+// DecisionBody is what was decided: one of the types in this file.
+type DecisionBody interface {
+	// outcome returns the last token of the subject; decisionType the CloudEvents type.
+	outcome() string
+	decisionType() string
+	// about names what the decision is about, the CloudEvents subject: a job id, a token id or nothing.
+	about() string
+}
+
+// The CloudEvents types of decisions.
+const (
+	TypeJobCaptured          = "jobtally.job.captured.v1"
+	TypeJobCaptureDuplicated = "jobtally.job.capture_duplicated.v1"
+	TypeJobCaptureRejected   = "jobtally.job.capture_rejected.v1"
+	TypeJobCaptureRepeated   = "jobtally.job.capture_repeated.v1"
+	TypeRequestRefused       = "jobtally.request.refused.v1"
+	TypeAccountOpened        = "jobtally.account.opened.v1"
+	TypePlanChanged          = "jobtally.plan.changed.v1"
+	TypeTokenIssued          = "jobtally.token.issued.v1"
+	TypeTokenRevoked         = "jobtally.token.revoked.v1"
+)
+
+// Count is a month's count as a decision left it.
+type Count struct {
+	Month Month `json:"month"`
+	Used  int64 `json:"used"`
+	Limit int64 `json:"limit"` // -1 = unlimited
+}
+
+// Source says which posting a capture was about, and what its request looked like.
+type Source struct {
+	CanonicalURL string `json:"canonical_url"`
+	SourceRules  int    `json:"source_rules"`
+	PayloadHash  Digest `json:"payload_hash"`
+}
+
+// JobCaptured says that a job came into the tracker and was counted: Used is the count with it.
+type JobCaptured struct {
+	JobID string `json:"job_id"`
+	Job   Job    `json:"job"`
+	Source
+	Count
+	Threshold int `json:"threshold,omitempty"` // 80 or 100: the percentage of the limit just reached
+}
+
+// JobCaptureDuplicated says that the account's tracker has this posting already. Nothing was counted.
+type JobCaptureDuplicated struct {
+	JobID     string `json:"job_id"` // the job that is there
+	SourceURL string `json:"source_url"`
+	Source
+	Count
+}
+
+// JobCaptureRejected says that the month's quota was used up. Nothing was counted.
+type JobCaptureRejected struct {
+	Reason    string `json:"reason"` // quota_exceeded
+	SourceURL string `json:"source_url"`
+	Source
+	Count
+	ResetDate string `json:"reset_date"` // the day from which on the count starts at 0 again
+}
+
+// JobCaptureRepeated says that a request with this id was decided before. Its answer is the one at First.
+type JobCaptureRepeated struct {
+	First Position `json:"first"`
+	Month Month    `json:"month"`
+}
+
+// Reasons of RequestRefused, and of JobCaptureRejected.
+const (
+	ReasonQuotaExceeded        = "quota_exceeded"
+	ReasonIdempotencyKeyReused = "idempotency_key_reused"
+	ReasonMalformed            = "malformed"
+	ReasonAccountUnknown       = "account_unknown"
+	ReasonAccountExists        = "account_exists"
+	ReasonTokenExists          = "token_exists"
+	ReasonTokenUnknown         = "token_unknown"
+)
+
+// RequestRefused says that a request has no effect at all.
+type RequestRefused struct {
+	Kind   string `json:"kind"`   // of the request, as in its subject
+	Reason string `json:"reason"` // one of the Reason constants
+	Detail string `json:"detail"`
+}
+
+// AccountOpened says that the account exists from here on.
+type AccountOpened struct {
+	Plan  string `json:"plan"`
+	Limit int64  `json:"limit"` // -1 = unlimited
+}
+
+// PlanChanged says which plan holds from the next decision on, and which held before.
+type PlanChanged struct {
+	Plan          string `json:"plan"`
+	Limit         int64  `json:"limit"` // -1 = unlimited
+	PreviousPlan  string `json:"previous_plan"`
+	PreviousLimit int64  `json:"previous_limit"`
+}
+
+// TokenIssued says that a token is accepted from here on.
+type TokenIssued struct {
+	TokenID    string `json:"token_id"`
+	SecretHash Digest `json:"secret_hash"`
+}
+
+// TokenRevoked says that a token is accepted no longer.
+type TokenRevoked struct {
+	TokenID string `json:"token_id"`
+}
+
+func (*JobCaptured) outcome() string          { return "captured" }
+func (*JobCaptureDuplicated) outcome() string { return "duplicated" }
+func (*JobCaptureRejected) outcome() string   { return "rejected" }
+func (*JobCaptureRepeated) outcome() string   { return "repeated" }
+func (*RequestRefused) outcome() string       { return "refused" }
+func (*AccountOpened) outcome() string        { return "opened" }
+func (*PlanChanged) outcome() string          { return "plan_changed" }
+func (*TokenIssued) outcome() string          { return "token_issued" }
+func (*TokenRevoked) outcome() string         { return "token_revoked" }
+
+func (*JobCaptured) decisionType() string          { return TypeJobCaptured }
+func (*JobCaptureDuplicated) decisionType() string { return TypeJobCaptureDuplicated }
+func (*JobCaptureRejected) decisionType() string   { return TypeJobCaptureRejected }
+func (*JobCaptureRepeated) decisionType() string   { return TypeJobCaptureRepeated }
+func (*RequestRefused) decisionType() string       { return TypeRequestRefused }
+func (*AccountOpened) decisionType() string        { return TypeAccountOpened }
+func (*PlanChanged) decisionType() string          { return TypePlanChanged }
+func (*TokenIssued) decisionType() string          { return TypeTokenIssued }
+func (*TokenRevoked) decisionType() string         { return TypeTokenRevoked }
+
+func (b *JobCaptured) about() string          { return b.JobID }
+func (b *JobCaptureDuplicated) about() string { return b.JobID }
+func (*JobCaptureRejected) about() string     { return "" }
+func (*JobCaptureRepeated) about() string     { return "" }
+func (*RequestRefused) about() string         { return "" }
+func (*AccountOpened) about() string          { return "" }
+func (*PlanChanged) about() string            { return "" }
+func (b *TokenIssued) about() string          { return b.TokenID }
+func (b *TokenRevoked) about() string         { return b.TokenID }
+
+// TypeOf returns the CloudEvents type of a decision with this body, such as jobtally.job.captured.v1.
+func TypeOf(body DecisionBody) string { return body.decisionType() }
+
+// OutcomeOf returns the last token of the subject of a decision with this body, such as captured.
+func OutcomeOf(body DecisionBody) string { return body.outcome() }
+
+// newDecisionBody returns an empty body for a CloudEvents type, or nil for a type that is not known.
+func newDecisionBody(ceType string) DecisionBody {
+	switch ceType {
+	case TypeJobCaptured:
+		return &JobCaptured{}
+	case TypeJobCaptureDuplicated:
+		return &JobCaptureDuplicated{}
+	case TypeJobCaptureRejected:
+		return &JobCaptureRejected{}
+	case TypeJobCaptureRepeated:
+		return &JobCaptureRepeated{}
+	case TypeRequestRefused:
+		return &RequestRefused{}
+	case TypeAccountOpened:
+		return &AccountOpened{}
+	case TypePlanChanged:
+		return &PlanChanged{}
+	case TypeTokenIssued:
+		return &TokenIssued{}
+	case TypeTokenRevoked:
+		return &TokenRevoked{}
+	}
+	return nil
+}
+
+// DecodeBody reads the data of a decision of the given CloudEvents type. The error is ErrUnknownType, or tells what
+// of the data cannot be read.
+func DecodeBody(ceType string, data []byte) (DecisionBody, error) {
+	body := newDecisionBody(ceType)
+	if body == nil {
+		return nil, fmt.Errorf("%w %q", ErrUnknownType, ceType)
+	}
+	if err := json.Unmarshal(data, body); err != nil {
+		return nil, fmt.Errorf("data of %s: %w", ceType, err)
+	}
+	return body, nil
+}
+
+// Seal writes Data and links the decision to the chain that ends in previous:
+// digest = SHA-256(previous, request digest, decision without digest).
+func (d *Decision) Seal(previous Digest) {
+	d.Data = encode(d.Body)
+	d.Digest = d.link(previous)
+}
+
+// Verify returns an error unless the decision is the link that follows previous in its account's chain.
+func (d *Decision) Verify(previous Digest) error {
+	if d.link(previous) != d.Digest {
+		return fmt.Errorf("decision %s of account %s does not follow from the one before it: its digest differs", d.Position, d.Account)
+	}
+	return nil
+}
+
+func (d *Decision) link(previous Digest) Digest {
+	return Hash(previous[:], d.RequestDigest[:], []byte(d.Position.String()), []byte(d.Account), []byte(d.RequestID),
+		[]byte(formatTime(d.Time)), []byte(d.Body.decisionType()), d.Data)
+}

@@ -1,0 +1,51 @@
+package events
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+)
+
+// Digest is a SHA-256 value, written as 64 lower-case hexadecimal digits.
+type Digest [sha256.Size]byte
+
+var errDigest = errors.New("not a digest: it has 64 hexadecimal digits")
+
+// Hash digests the parts one after another, each preceded by its length in eight big-endian bytes, so that no two
+// different lists of parts have the same input.
+func Hash(parts ...[]byte) Digest {
+	h := sha256.New()
+	var length [8]byte
+	for _, part := range parts {
+		binary.BigEndian.PutUint64(length[:], uint64(len(part)))
+		h.Write(length[:])
+		h.Write(part)
+	}
+	var d Digest
+	h.Sum(d[:0])
+	return d
+}
+
+// ParseDigest reads the form that String writes.
+func ParseDigest(s string) (d Digest, err error) {
+	if len(s) != hex.EncodedLen(len(d)) {
+		return Digest{}, errDigest
+	}
+	if _, err := hex.Decode(d[:], []byte(s)); err != nil {
+		return Digest{}, errDigest
+	}
+	return d, nil
+}
+
+// String returns the digest in hexadecimal.
+func (d Digest) String() string { return hex.EncodeToString(d[:]) }
+
+// MarshalText writes the digest as String does.
+func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads a digest as ParseDigest does.
+func (d *Digest) UnmarshalText(text []byte) (err error) {
+	*d, err = ParseDigest(string(text))
+	return err
+}

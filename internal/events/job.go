@@ -1,0 +1,29 @@
+package events
+
+// Job is what a client captures: the content of one job posting as it stands in a tracker. Lengths are counted in
+// characters, and bounded at the edge, not here.
+type Job struct {
+	SourceURL      string `json:"source_url"` // the original, as the client sent it
+	Title          string `json:"title"`
+	Company        string `json:"company,omitempty"`
+	Location       string `json:"location,omitempty"`
+	Description    string `json:"description,omitempty"`
+	ApplicationURL string `json:"application_url,omitempty"`
+	JobType        string `json:"job_type,omitempty"` // one of JobTypes, or empty
+	Notes          string `json:"notes,omitempty"`
+	Status         string `json:"status"`       // one of Statuses
+	CapturedVia    string `json:"captured_via"` // one of CapturedVia
+}
+
+// JobTypes returns the kinds of employment that a job may state.
+func JobTypes() []string {
+	return []string{"full_time", "part_time", "contract", "internship", "temporary", "freelance", "other"}
+}
+
+// Statuses returns the states of an application; the first is the one of a job captured without any.
+func Statuses() []string {
+	return []string{"saved", "applied", "interviewing", "offered", "rejected", "withdrawn"}
+}
+
+// CapturedVia returns the ways by which a job is captured; the first is the one of a job that does not say.
+func CapturedVia() []string { return []string{"api", "extension"} }

@@ -1,0 +1,274 @@
+package events
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Message is one message of a stream as it is on the wire, in no client library's type.
+type Message struct {
+	Subject  string
+	Header   map[string][]string // keys in lower case
+	Data     []byte
+	Sequence uint64 // its number in the stream; 0 until it is appended
+}
+
+// The CloudEvents attributes of requests and decisions. Sequence, Account, RequestID, RequestDigest and Digest are
+// extensions; only decisions carry them.
+const (
+	headerSpecVersion   = "ce-specversion"
+	headerID            = "ce-id"
+	headerSource        = "ce-source"
+	headerType          = "ce-type"
+	headerTime          = "ce-time"
+	headerSubject       = "ce-subject"
+	headerContentType   = "ce-datacontenttype"
+	headerSequence      = "ce-sequence"
+	headerAccount       = "ce-account"
+	headerRequestID     = "ce-requestid"
+	headerRequestDigest = "ce-requestdigest"
+	headerDigest        = "ce-digest"
+)
+
+const (
+	requestsSubject = "requests"
+	jobsSubject     = "jobs"
+	accountsSubject = "accounts"
+)
+
+// RequestSubjects and DecisionSubjects return the subjects of the two streams of a partition.
+func RequestSubjects(partition int) []string {
+	return []string{fmt.Sprintf("%s.%d.>", requestsSubject, partition)}
+}
+
+// DecisionSubjects returns the subjects of DECISIONS_p: decisions on jobs and decisions on accounts.
+func DecisionSubjects(partition int) []string {
+	return []string{fmt.Sprintf("%s.%d.>", jobsSubject, partition), fmt.Sprintf("%s.%d.>", accountsSubject, partition)}
+}
+
+// Message returns the wire form of the request for a ledger of so many partitions. The subject is
+// requests.<partition>.<account>.<kind>.
+func (r *Request) Message(partitions int) Message {
+	return Message{
+		Subject: subject(requestsSubject, PartitionOf(r.Account, partitions), r.Account, r.Body.requestKind()),
+		Header: map[string][]string{
+			headerSpecVersion: {"1.0"},
+			headerID:          {escape(r.ID)},
+			headerSource:      {"/jobtally/accounts/" + r.Account},
+			headerType:        {r.Body.requestType()},
+			headerTime:        {formatTime(r.Time)},
+			headerSubject:     {r.Account},
+			headerContentType: {"application/json"},
+		},
+		Data: encode(r.Body),
+	}
+}
+
+// DecodeRequest reads message m of REQUESTS_p of a ledger of so many partitions. Bytes that cannot be read give a
+// request whose body is Malformed, for a decision is due to them too. The only error is ErrUnknownType.
+func DecodeRequest(m Message, partition, partitions int) (Request, error) {
+	r := Request{
+		Position: Position{Partition: partition, Sequence: m.Sequence},
+		Digest:   requestDigest(m),
+	}
+	kind, err := r.decode(m, partitions)
+	if errors.Is(err, ErrUnknownType) {
+		return r, err
+	}
+	if err != nil {
+		r.Body = &Malformed{Kind: kind, Reason: err.Error()}
+	}
+	return r, nil
+}
+
+func (r *Request) decode(m Message, partitions int) (kind string, err error) {
+	tokens := strings.Split(m.Subject, ".")
+	if len(tokens) != 4 {
+		return "", fmt.Errorf("subject %q: want requests.<partition>.<account>.<kind>", m.Subject)
+	}
+	kind = tokens[3]
+	if err := ValidAccount(tokens[2]); err != nil {
+		return kind, err
+	}
+	if want := PartitionOf(tokens[2], partitions); want != r.Position.Partition {
+		return kind, fmt.Errorf("account %s belongs to partition %d", tokens[2], want)
+	}
+	r.Account = tokens[2]
+	if r.ID, err = unescape(header(m, headerID)); err != nil || r.ID == "" {
+		return kind, errors.New("ce-id is missing or not percent-encoded UTF-8")
+	}
+	if r.Time, err = parseTime(header(m, headerTime)); err != nil {
+		return kind, fmt.Errorf("ce-time: %w", err)
+	}
+	return kind, r.decodeBody(header(m, headerType), kind, m.Data)
+}
+
+func (r *Request) decodeBody(ceType, kind string, data []byte) error {
+	if ceType == "" {
+		return errors.New("ce-type is missing")
+	}
+	body := newRequestBody(ceType)
+	if body == nil {
+		return fmt.Errorf("%w %q", ErrUnknownType, ceType)
+	}
+	if body.requestKind() != kind {
+		return fmt.Errorf("a %s stands under the subject of a %s", ceType, kind)
+	}
+	if err := json.Unmarshal(data, body); err != nil {
+		return fmt.Errorf("data of %s: %w", ceType, err)
+	}
+	if err := validBody(body); err != nil {
+		return err
+	}
+	r.Body = body
+	return nil
+}
+
+// validBody refuses what Decide could not make sense of. The bounds on a job's fields are the edge's business.
+func validBody(body RequestBody) error {
+	switch b := body.(type) {
+	case *JobCaptureRequested:
+		if b.CanonicalURL == "" || b.Month == "" {
+			return errors.New("a capture needs canonical_url and month")
+		}
+	case *AccountOpenRequested:
+		return validLimit(b.Limit)
+	case *PlanChangeRequested:
+		return validLimit(b.Limit)
+	case *TokenIssueRequested:
+		if b.TokenID == "" || b.SecretHash == (Digest{}) {
+			return errors.New("a token needs token_id and secret_hash")
+		}
+	case *TokenRevokeRequested:
+		if b.TokenID == "" {
+			return errors.New("a token needs token_id")
+		}
+	}
+	return nil
+}
+
+func validLimit(limit int64) error {
+	if limit < -1 {
+		return fmt.Errorf("limit %d: a limit is a number of captures, or -1 for unlimited", limit)
+	}
+	return nil
+}
+
+// requestDigest digests what was asked, read or not.
+func requestDigest(m Message) Digest {
+	return Hash([]byte(m.Subject), []byte(header(m, headerID)), []byte(header(m, headerType)),
+		[]byte(header(m, headerTime)), m.Data)
+}
+
+// Message returns the wire form of a sealed decision. The subject is jobs.<partition>.<account>.<outcome> for the
+// decision on a capture, and accounts.… for any other.
+func (d *Decision) Message() Message {
+	m := Message{
+		Subject: subject(d.root(), d.Position.Partition, d.subjectAccount(), d.Body.outcome()),
+		Header: map[string][]string{
+			headerSpecVersion:   {"1.0"},
+			headerID:            {d.Position.String()},
+			headerSource:        {"/jobtally/decisions"},
+			headerType:          {d.Body.decisionType()},
+			headerTime:          {formatTime(d.Time)},
+			headerContentType:   {"application/json"},
+			headerSequence:      {fmt.Sprintf("%020d", d.Position.Sequence)},
+			headerAccount:       {d.Account},
+			headerRequestID:     {escape(d.RequestID)},
+			headerRequestDigest: {d.RequestDigest.String()},
+			headerDigest:        {d.Digest.String()},
+		},
+		Data:     d.Data,
+		Sequence: d.Position.Sequence,
+	}
+	if about := d.Body.about(); about != "" {
+		m.Header[headerSubject] = []string{about}
+	}
+	return m
+}
+
+func (d *Decision) root() string {
+	switch b := d.Body.(type) {
+	case *JobCaptured, *JobCaptureDuplicated, *JobCaptureRejected, *JobCaptureRepeated:
+		return jobsSubject
+	case *RequestRefused:
+		if strings.HasPrefix(b.Kind, "job_") {
+			return jobsSubject
+		}
+	}
+	return accountsSubject
+}
+
+// subjectAccount is the account, or ~, which no account is called, where the request named none of this partition.
+func (d *Decision) subjectAccount() string {
+	if d.Account == "" {
+		return "~"
+	}
+	return d.Account
+}
+
+// DecodeDecision reads message m of DECISIONS_p. The error is ErrUnknownType, or tells what cannot be read: unlike
+// a request a decision is never malformed by right.
+func DecodeDecision(m Message, partition int) (Decision, error) {
+	d := Decision{Position: Position{Partition: partition, Sequence: m.Sequence}, Data: m.Data}
+	if id := header(m, headerID); id != d.Position.String() {
+		return d, fmt.Errorf("decision %s: its ce-id is %q", d.Position, id)
+	}
+	if err := d.decode(m); err != nil {
+		return d, fmt.Errorf("decision %s: %w", d.Position, err)
+	}
+	return d, nil
+}
+
+func (d *Decision) decode(m Message) (err error) {
+	d.Account = header(m, headerAccount)
+	if d.RequestID, err = unescape(header(m, headerRequestID)); err != nil {
+		return fmt.Errorf("ce-requestid: %w", err)
+	}
+	if d.Time, err = parseTime(header(m, headerTime)); err != nil {
+		return fmt.Errorf("ce-time: %w", err)
+	}
+	if d.RequestDigest, err = ParseDigest(header(m, headerRequestDigest)); err != nil {
+		return fmt.Errorf("ce-requestdigest: %w", err)
+	}
+	if d.Digest, err = ParseDigest(header(m, headerDigest)); err != nil {
+		return fmt.Errorf("ce-digest: %w", err)
+	}
+	d.Body, err = DecodeBody(header(m, headerType), m.Data)
+	return err
+}
+
+func subject(root string, partition int, account, last string) string {
+	return root + "." + strconv.Itoa(partition) + "." + account + "." + last
+}
+
+// header returns the first value of a header, or nothing.
+func header(m Message, key string) string {
+	if values := m.Header[key]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}
+
+// encode writes the JSON of a body: compact, without the escaping that only HTML needs.
+func encode(body any) []byte {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(body); err != nil {
+		panic(fmt.Sprintf("events: a body that JSON cannot hold: %v", err)) // every body is made of strings and numbers
+	}
+	return bytes.TrimRight(b.Bytes(), "\n")
+}
+
+func formatTime(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
+
+func parseTime(s string) (time.Time, error) {
+	t, err := time.Parse(time.RFC3339Nano, s)
+	return t.UTC(), err
+}
