@@ -35,22 +35,6 @@ const (
 	headerDigest        = "ce-digest"
 )
 
-const (
-	requestsSubject = "requests"
-	jobsSubject     = "jobs"
-	accountsSubject = "accounts"
-)
-
-// RequestSubjects and DecisionSubjects return the subjects of the two streams of a partition.
-func RequestSubjects(partition int) []string {
-	return []string{fmt.Sprintf("%s.%d.>", requestsSubject, partition)}
-}
-
-// DecisionSubjects returns the subjects of DECISIONS_p: decisions on jobs and decisions on accounts.
-func DecisionSubjects(partition int) []string {
-	return []string{fmt.Sprintf("%s.%d.>", jobsSubject, partition), fmt.Sprintf("%s.%d.>", accountsSubject, partition)}
-}
-
 // Message returns the wire form of the request for a ledger of so many partitions. The subject is
 // requests.<partition>.<account>.<kind>.
 func (r *Request) Message(partitions int) Message {
@@ -99,8 +83,11 @@ func (r *Request) decode(m Message, partitions int) (kind string, err error) {
 		return kind, fmt.Errorf("account %s belongs to partition %d", tokens[2], want)
 	}
 	r.Account = tokens[2]
-	if r.ID, err = unescape(header(m, headerID)); err != nil || r.ID == "" {
-		return kind, errors.New("ce-id is missing or not percent-encoded UTF-8")
+	if r.ID, err = unescape(header(m, headerID)); err != nil {
+		return kind, fmt.Errorf("ce-id: %w", err)
+	}
+	if err := validRequestID(r.ID); err != nil {
+		return kind, err
 	}
 	if r.Time, err = parseTime(header(m, headerTime)); err != nil {
 		return kind, fmt.Errorf("ce-time: %w", err)
@@ -126,6 +113,19 @@ func (r *Request) decodeBody(ceType, kind string, data []byte) error {
 		return err
 	}
 	r.Body = body
+	return nil
+}
+
+// validRequestID refuses a request id that could not be an index key everywhere.
+func validRequestID(id string) error {
+	if id == "" || len(id) > MaxRequestIDLength {
+		return fmt.Errorf("a request id has 1 to %d bytes", MaxRequestIDLength)
+	}
+	for _, c := range []byte(id) {
+		if c < ' ' || c == 0x7f {
+			return errors.New("a request id has no control characters")
+		}
+	}
 	return nil
 }
 

@@ -2,6 +2,9 @@ package events
 
 import "time"
 
+// MaxRequestIDLength is the longest request id, in bytes.
+const MaxRequestIDLength = 255
+
 // Request is one message of REQUESTS_p: something that was asked. It carries everything that the decision needs,
 // so that deciding it again in ten years gives the same answer.
 type Request struct {

@@ -1,0 +1,142 @@
+// Package ledger keeps requests and decisions in NATS JetStream: a pair of streams for each partition, in which the
+// message i of DECISIONS_p is the decision on message i of REQUESTS_p.
+//
+// REQUESTS_p is the only thing that must survive; an Append returns when the server has it as durably as it was set
+// up to. DECISIONS_p can be made again from it, and its append is fenced: two projectors cannot both decide one
+// position.
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"jobtally/internal/events"
+)
+
+const (
+	// ackTimeout is how long an append waits for the server's word. After it the outcome is unknown.
+	ackTimeout = 5 * time.Second
+	// maxInFlight is far above what all partitions publish at once, since the client fails what exceeds it.
+	maxInFlight   = 1 << 16
+	reconnectWait = 250 * time.Millisecond
+)
+
+// Connection is a connection to a nats-server: nobody but this package needs the client library.
+type Connection = nats.Conn
+
+// Ledger is an open ledger. It is safe for concurrent use.
+type Ledger struct {
+	ID         string // made at creation: tells this ledger from any other
+	Partitions int
+
+	nc        *nats.Conn
+	js        jetstream.JetStream
+	streams   map[string]jetstream.Stream // by name
+	appenders []*appender                 // by partition
+}
+
+// Connect connects to a nats-server, and keeps connecting again when the connection is lost. What is published
+// meanwhile fails at once instead of being buffered: nobody may be answered on the strength of a buffer.
+func Connect(url, name string, log *slog.Logger) (*nats.Conn, error) {
+	return connect(url, name, log)
+}
+
+func connect(url, name string, log *slog.Logger, options ...nats.Option) (*nats.Conn, error) {
+	nc, err := nats.Connect(url, append(options, nats.Name(name),
+		nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait), nats.ReconnectBufSize(-1), nats.Timeout(ackTimeout),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				log.Warn("connection to nats lost", "error", err)
+			}
+		}),
+		nats.ReconnectHandler(func(nc *nats.Conn) { log.Info("connected to nats again", "url", nc.ConnectedUrlRedacted()) }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { log.Warn("nats", "error", err) }),
+	)...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to nats: %w", err)
+	}
+	return nc, nil
+}
+
+// Open opens the ledger that Create made. It returns ErrNoLedger where there is none, and ErrDrift, with the
+// remedy, where the streams are not as Create made them. The caller keeps nc, and closes it after the ledger.
+func Open(ctx context.Context, nc *nats.Conn) (*Ledger, error) {
+	js, err := jetstream.New(nc, jetstream.WithPublishAsyncTimeout(ackTimeout),
+		jetstream.WithPublishAsyncMaxPending(maxInFlight), jetstream.WithDefaultTimeout(ackTimeout))
+	if err != nil {
+		return nil, err
+	}
+	found, err := survey(ctx, js)
+	if err != nil {
+		return nil, err
+	}
+	if err := found.check(); err != nil {
+		return nil, err
+	}
+	l := &Ledger{ID: found.id, Partitions: found.partitions, nc: nc, js: js, streams: map[string]jetstream.Stream{}}
+	for name := range found.streams {
+		if l.streams[name], err = js.Stream(ctx, name); err != nil {
+			return nil, fmt.Errorf("stream %s: %w", name, err)
+		}
+	}
+	atomic := found.streams[events.Requests.Name(0)].Config.Replicas == 1
+	for range l.Partitions {
+		l.appenders = append(l.appenders, startAppender(nc, js, atomic))
+	}
+	return l, nil
+}
+
+// Close answers what is being appended and refuses anything new with ErrUnavailable.
+func (l *Ledger) Close() {
+	for _, a := range l.appenders {
+		a.close()
+	}
+}
+
+// Append records a request and returns its position once it is durable. The error is ErrUnavailable when nothing
+// was recorded, and ErrUnknownOutcome when the server's word did not come.
+func (l *Ledger) Append(ctx context.Context, r *events.Request) (events.Position, error) {
+	p := events.PartitionOf(r.Account, l.Partitions)
+	sequence, err := l.appenders[p].append(ctx, r.Message(l.Partitions))
+	return events.Position{Partition: p, Sequence: sequence}, err
+}
+
+// Heads returns the last sequences of the pair of a partition.
+func (l *Ledger) Heads(ctx context.Context, partition int) (events.Heads, error) {
+	// Decisions first: read the other way round, a decision made in between would seem to lack its request.
+	decisions, err := l.head(ctx, events.Decisions, partition)
+	if err != nil {
+		return events.Heads{}, err
+	}
+	requests, err := l.head(ctx, events.Requests, partition)
+	return events.Heads{Requests: requests, Decisions: decisions}, err
+}
+
+func (l *Ledger) head(ctx context.Context, stream events.Stream, partition int) (uint64, error) {
+	info, err := l.streams[stream.Name(partition)].Info(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("%w: head of %s: %w", events.ErrUnavailable, stream.Name(partition), err)
+	}
+	return info.State.LastSeq, nil
+}
+
+// Get returns one message of a stream. The error is ErrNotFound where there is none under that number.
+func (l *Ledger) Get(ctx context.Context, stream events.Stream, p events.Position) (events.Message, error) {
+	if p.Partition >= l.Partitions {
+		return events.Message{}, events.ErrNotFound
+	}
+	raw, err := l.streams[stream.Name(p.Partition)].GetMsg(ctx, p.Sequence)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return events.Message{}, events.ErrNotFound
+	}
+	if err != nil {
+		return events.Message{}, fmt.Errorf("get %s of %s: %w", p, stream, err)
+	}
+	return events.Message{Subject: raw.Subject, Header: raw.Header, Data: raw.Data, Sequence: raw.Sequence}, nil
+}

@@ -1,0 +1,116 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"sync"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"jobtally/internal/events"
+)
+
+// maxRead bounds the messages of one batch that Read yields.
+const maxRead = 512
+
+// Read yields the messages of a stream after a sequence, in order and without a gap, in batches of what has arrived:
+// one when the reader keeps up, up to 512 when it does not. It goes on into the live stream until ctx ends, and
+// then, or on the first error, yields that error and stops.
+//
+// The reader is an ordered consumer, which has no acknowledgements: the position belongs to whoever reads.
+func (l *Ledger) Read(ctx context.Context, stream events.Stream, partition int, after uint64) iter.Seq2[[]events.Message, error] {
+	return func(yield func([]events.Message, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		arrived, wait, err := l.pump(ctx, stream.Name(partition), after)
+		defer func() { cancel(); wait() }()
+		for err == nil {
+			var batch []events.Message
+			if batch, err = gather(ctx, arrived, after, stream.Name(partition)); len(batch) > 0 {
+				after = batch[len(batch)-1].Sequence
+				if !yield(batch, nil) {
+					return
+				}
+			}
+		}
+		yield(nil, err)
+	}
+}
+
+type arrival struct {
+	message events.Message
+	err     error
+}
+
+// pump starts the goroutine that takes messages from the consumer, so that a batch can be gathered without waiting
+// for a message that may not come. It alone uses the iterator, whose Stop must not run beside its Next. wait
+// returns once it ended.
+func (l *Ledger) pump(ctx context.Context, name string, after uint64) (arrived <-chan arrival, wait func(), err error) {
+	consumer, err := l.js.OrderedConsumer(ctx, name, jetstream.OrderedConsumerConfig{
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1,
+	})
+	if err != nil {
+		return nil, func() {}, fmt.Errorf("%w: read %s: %w", events.ErrUnavailable, name, err)
+	}
+	messages, err := consumer.Messages()
+	if err != nil {
+		return nil, func() {}, fmt.Errorf("%w: read %s: %w", events.ErrUnavailable, name, err)
+	}
+	var running sync.WaitGroup
+	out := make(chan arrival, maxRead)
+	running.Go(func() {
+		defer messages.Stop()
+		for {
+			a := next(ctx, messages, name)
+			select {
+			case out <- a:
+			case <-ctx.Done():
+				return
+			}
+			if a.err != nil {
+				return
+			}
+		}
+	})
+	return out, running.Wait, nil
+}
+
+func next(ctx context.Context, messages jetstream.MessagesContext, name string) arrival {
+	msg, err := messages.Next(jetstream.NextContext(ctx))
+	if err != nil {
+		return arrival{err: fmt.Errorf("%w: read %s: %w", events.ErrUnavailable, name, err)}
+	}
+	meta, err := msg.Metadata()
+	if err != nil {
+		return arrival{err: fmt.Errorf("read %s: %w", name, err)}
+	}
+	return arrival{message: events.Message{
+		Subject: msg.Subject(), Header: msg.Headers(), Data: msg.Data(), Sequence: meta.Sequence.Stream,
+	}}
+}
+
+// gather waits for one message and takes what else is there. An error may come with the messages before it.
+func gather(ctx context.Context, arrived <-chan arrival, after uint64, name string) (batch []events.Message, err error) {
+	select {
+	case a := <-arrived:
+		for {
+			if a.err != nil {
+				return batch, a.err
+			}
+			if after++; a.message.Sequence != after {
+				return batch, fmt.Errorf("%w: %s goes from %d to %d", events.ErrGap, name, after-1, a.message.Sequence)
+			}
+			batch = append(batch, a.message)
+			if len(batch) == maxRead {
+				return batch, nil
+			}
+			select {
+			case a = <-arrived:
+			default:
+				return batch, nil
+			}
+		}
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}

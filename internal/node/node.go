@@ -1,0 +1,216 @@
+// Package node is one running jobtally: a data directory, the ledger, the projection and the projectors, wired. Every
+// run mode is this wiring and nothing else; the two commands differ in what they put around it.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"jobtally/internal/events"
+	"jobtally/internal/ledger"
+	"jobtally/internal/projections"
+)
+
+const (
+	// maxUndecided bounds the requests of a partition that this node recorded and has not folded. Beyond it, it takes
+	// no more until the projector has caught up.
+	maxUndecided = 8192
+	// readyLag is how many decisions the projection may be behind and still count as caught up.
+	readyLag = 1024
+
+	projectionFile = "projection.db"
+)
+
+// Config says how a node is wired.
+type Config struct {
+	// Dir is the data directory: the projection, and in embedded mode the ledger. One process has it at a time.
+	Dir string
+	// NATS is the URL of an external nats-server; empty runs one in this process.
+	NATS string
+	// Partitions is the number that the ledger must have, and is created with in embedded mode. 0 takes what is
+	// there, or 1.
+	Partitions int
+	// Sync is how often the embedded server syncs to disk; 0 syncs before every acknowledgement, so that nothing
+	// acknowledged is lost to a power failure.
+	Sync time.Duration
+	// Decides makes the node decide requests. One that does not only folds what others decide.
+	Decides bool
+	Log     *slog.Logger
+}
+
+// Node is a running node. It is safe for concurrent use.
+type Node struct {
+	Ledger     *ledger.Ledger
+	Projection *projections.DB
+
+	log        *slog.Logger
+	projectors []*projections.Projector
+	appended   []atomic.Uint64 // by partition: the highest sequence that this node appended
+
+	closers []func() error // in the order in which they were opened
+}
+
+// Start takes the data directory, opens or in embedded mode creates the ledger, opens the projection, and starts a
+// projector for each partition. ctx bounds the start only. The errors are those of the parts: ErrLocked, ErrNoLedger,
+// ErrDrift and ErrMismatch among them.
+func Start(ctx context.Context, cfg Config) (*Node, error) {
+	unlock, err := ledger.LockDir(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	return start(ctx, cfg, unlock)
+}
+
+func start(ctx context.Context, cfg Config, unlock func() error) (*Node, error) {
+	n := &Node{log: cfg.Log, closers: []func() error{unlock}}
+	if err := n.open(ctx, cfg); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	n.run(cfg.Decides)
+	return n, nil
+}
+
+func (n *Node) open(ctx context.Context, cfg Config) (err error) {
+	if err := n.openLedger(ctx, cfg); err != nil {
+		return err
+	}
+	if cfg.Partitions != 0 && cfg.Partitions != n.Ledger.Partitions {
+		return fmt.Errorf("%w: it was created with --partitions %d, not %d; the number never changes",
+			ledger.ErrDrift, n.Ledger.Partitions, cfg.Partitions)
+	}
+	n.Projection, err = projections.Open(filepath.Join(cfg.Dir, projectionFile), n.Ledger.ID, n.Ledger.Partitions)
+	if err != nil {
+		return err
+	}
+	n.closers = append(n.closers, n.Projection.Close)
+	return nil
+}
+
+func (n *Node) openLedger(ctx context.Context, cfg Config) error {
+	connection, err := n.connect(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	n.Ledger, err = ledger.Open(ctx, connection)
+	if err != nil {
+		return err
+	}
+	n.closers = append(n.closers, func() error { n.Ledger.Close(); return nil })
+	return nil
+}
+
+// connect returns the connection to the ledger's server, which is part of this process unless the configuration
+// names one.
+func (n *Node) connect(ctx context.Context, cfg Config) (*ledger.Connection, error) {
+	if cfg.NATS != "" {
+		connection, err := ledger.Connect(cfg.NATS, "jobtally", cfg.Log)
+		if err == nil {
+			n.closers = append(n.closers, func() error { connection.Close(); return nil })
+		}
+		return connection, err
+	}
+	server, err := ledger.StartEmbedded(cfg.Dir, cfg.Sync, cfg.Log)
+	if err != nil {
+		return nil, err
+	}
+	n.closers = append(n.closers, func() error { server.Close(); return nil })
+	connection, err := server.Connect("jobtally", cfg.Log)
+	if err != nil {
+		return nil, err
+	}
+	n.closers = append(n.closers, func() error { connection.Close(); return nil })
+	_, err = ledger.Create(ctx, connection, ledger.Spec{Partitions: cfg.Partitions, Replicas: 1})
+	return connection, err
+}
+
+// run starts the projectors. They end when the node is closed, or by themselves at what trying again cannot mend.
+func (n *Node) run(decides bool) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	n.appended = make([]atomic.Uint64, n.Ledger.Partitions)
+	for p := range n.Ledger.Partitions {
+		projector := projections.NewProjector(n.Projection, seam(n.Ledger), p, decides, n.log)
+		n.projectors = append(n.projectors, projector)
+		running.Go(func() { projector.Run(ctx) }) // its error is logged, and stays as its Failure
+	}
+	n.closers = append(n.closers, func() error { cancel(); running.Wait(); return nil })
+}
+
+// seam gives the projectors the ledger as function values.
+func seam(l *ledger.Ledger) projections.Ledger {
+	return projections.Ledger{
+		Partitions: l.Partitions, Heads: l.Heads, Get: l.Get, Read: l.Read, AppendDecisions: l.AppendDecisions,
+	}
+}
+
+// Close stops everything in the reverse order of the start. What was acknowledged is safe; what is undecided is
+// decided at the next start.
+func (n *Node) Close() error {
+	var errs []error
+	for i := len(n.closers) - 1; i >= 0; i-- {
+		errs = append(errs, n.closers[i]())
+	}
+	n.closers = nil
+	return errors.Join(errs...)
+}
+
+// Append records a request durably and returns its position. The error is ErrUnavailable, with nothing recorded, also
+// when the partition's projector is stopped or too many requests wait for it; and ErrUnknownOutcome.
+func (n *Node) Append(ctx context.Context, r *events.Request) (events.Position, error) {
+	partition := events.PartitionOf(r.Account, n.Ledger.Partitions)
+	if err := n.projectors[partition].Failure(); err != nil {
+		return events.Position{}, fmt.Errorf("%w: %w", events.ErrUnavailable, err)
+	}
+	last := &n.appended[partition]
+	if folded := n.Projection.Folded(partition); last.Load() > folded+maxUndecided {
+		return events.Position{}, fmt.Errorf("%w: %d requests are undecided", events.ErrUnavailable, last.Load()-folded)
+	}
+	position, err := n.Ledger.Append(ctx, r)
+	if err != nil {
+		return events.Position{}, err
+	}
+	for seen := last.Load(); seen < position.Sequence && !last.CompareAndSwap(seen, position.Sequence); {
+		seen = last.Load()
+	}
+	return position, nil
+}
+
+// Requester returns whose request stands at a position, decided or not. The error is ErrNotFound when none does.
+func (n *Node) Requester(ctx context.Context, p events.Position) (account string, err error) {
+	m, err := n.Ledger.Get(ctx, events.Requests, p)
+	if err != nil {
+		return "", err
+	}
+	r, err := events.DecodeRequest(m, p.Partition, n.Ledger.Partitions)
+	return r.Account, err
+}
+
+// Ready returns nil when the ledger answers and the projection has caught up with it, and otherwise why not.
+func (n *Node) Ready(ctx context.Context) error {
+	for p, projector := range n.projectors {
+		if err := projector.Failure(); err != nil {
+			return fmt.Errorf("partition %d makes no progress: %w", p, err)
+		}
+		heads, err := n.Ledger.Heads(ctx, p)
+		if err != nil {
+			return err
+		}
+		if folded := n.Projection.Folded(p); heads.Decisions > folded+readyLag {
+			return fmt.Errorf("partition %d is catching up: folded up to %d of %d decisions", p, folded, heads.Decisions)
+		}
+	}
+	return nil
+}
+
+// HasLedger says whether a data directory holds an embedded ledger.
+func HasLedger(dir string) bool {
+	info, err := os.Stat(filepath.Join(dir, "jetstream"))
+	return err == nil && info.IsDir()
+}

@@ -1,0 +1,125 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"jobtally/internal/events"
+	"jobtally/internal/ledger"
+)
+
+const (
+	// decisionTimeout is how long an operator waits for the decision on a request.
+	decisionTimeout = 10 * time.Second
+	// startingTimeout is how long an operator waits for a service that has taken its data directory to come up.
+	startingTimeout = 10 * time.Second
+	startingPoll    = 50 * time.Millisecond
+)
+
+// Operator is the access of an operator command to a ledger: to one on an external server, to the one of the service
+// that runs on a data directory, or, when none runs, to that directory's own.
+type Operator struct {
+	Ledger *ledger.Ledger
+
+	close func() error
+}
+
+// Dial opens the access. With cfg.NATS it connects to that server; else it finds the service running on cfg.Dir, and
+// when none runs it starts a node there for as long as the access is open. It never creates a ledger.
+func Dial(ctx context.Context, cfg Config) (*Operator, error) {
+	if cfg.NATS != "" {
+		return dialServer(ctx, cfg, cfg.NATS)
+	}
+	if !HasLedger(cfg.Dir) {
+		return nil, fmt.Errorf("%w in %s: start `api --data %s` first, or name the server with --nats",
+			ledger.ErrNoLedger, cfg.Dir, cfg.Dir)
+	}
+	unlock, err := ledger.LockDir(cfg.Dir)
+	if errors.Is(err, ledger.ErrLocked) {
+		return dialRunning(ctx, cfg)
+	}
+	if err != nil {
+		return nil, err
+	}
+	cfg.Decides = true
+	n, err := start(ctx, cfg, unlock)
+	if err != nil {
+		return nil, err
+	}
+	return &Operator{Ledger: n.Ledger, close: n.Close}, nil
+}
+
+func dialServer(ctx context.Context, cfg Config, url string) (*Operator, error) {
+	connection, err := ledger.Connect(url, "jobtally operator", cfg.Log)
+	if err != nil {
+		return nil, err
+	}
+	l, err := ledger.Open(ctx, connection)
+	if err != nil {
+		connection.Close()
+		return nil, err
+	}
+	return &Operator{Ledger: l, close: func() error { l.Close(); connection.Close(); return nil }}, nil
+}
+
+// dialRunning connects to the service that has the data directory. One that is just starting has not left its
+// address there yet, or has left the one of its last run.
+func dialRunning(ctx context.Context, cfg Config) (*Operator, error) {
+	ctx, cancel := context.WithTimeout(ctx, startingTimeout)
+	defer cancel()
+	for {
+		url, err := ledger.EmbeddedURL(cfg.Dir)
+		if err == nil {
+			var o *Operator
+			if o, err = dialServer(ctx, cfg, url); err == nil {
+				return o, nil
+			}
+		}
+		select {
+		case <-time.After(startingPoll):
+		case <-ctx.Done():
+			if errors.Is(err, fs.ErrNotExist) {
+				err = errors.New("it does not run a NATS server of its own: name its server with --nats")
+			}
+			return nil, fmt.Errorf("%w on %s, and cannot be reached: %w", ledger.ErrLocked, cfg.Dir, err)
+		}
+	}
+}
+
+// Close ends the access.
+func (o *Operator) Close() error { return o.close() }
+
+// Decide appends a request and returns the decision on it. A refusal is an error in the words of the decision.
+func (o *Operator) Decide(ctx context.Context, r *events.Request) (events.Decision, error) {
+	position, err := o.Ledger.Append(ctx, r)
+	if err != nil {
+		return events.Decision{}, err
+	}
+	decision, err := o.await(ctx, position)
+	if err != nil {
+		return decision, err
+	}
+	if refused, ok := decision.Body.(*events.RequestRefused); ok {
+		return decision, fmt.Errorf("refused at %s: %s (%s)", position, refused.Detail, refused.Reason)
+	}
+	return decision, nil
+}
+
+// await reads the decision from the ledger, where it stands under the number of the request.
+func (o *Operator) await(ctx context.Context, p events.Position) (events.Decision, error) {
+	ctx, cancel := context.WithTimeout(ctx, decisionTimeout)
+	defer cancel()
+	for batch, err := range o.Ledger.Read(ctx, events.Decisions, p.Partition, p.Sequence-1) {
+		if errors.Is(err, context.DeadlineExceeded) {
+			return events.Decision{}, fmt.Errorf("recorded at %s, but undecided for %s: is a projector running?", p, decisionTimeout)
+		}
+		if err != nil {
+			return events.Decision{}, err
+		}
+		return events.DecodeDecision(batch[0], p.Partition)
+	}
+	return events.Decision{}, ctx.Err()
+}

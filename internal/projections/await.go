@@ -1,0 +1,93 @@
+package projections
+
+import (
+	"context"
+	"sync"
+
+	"jobtally/internal/events"
+)
+
+// fold is how far a partition is folded, and who waits for it to go further.
+type fold struct {
+	partition int
+	digest    events.Digest // of all decisions up to sequence; owned by Apply
+
+	mu       sync.Mutex // guards the fields below
+	sequence uint64
+	waiting  map[uint64][]chan events.Decision // by sequence; each channel has room for the one decision it gets
+}
+
+// Folded returns the last sequence of the partition that this projection has folded.
+func (db *DB) Folded(partition int) uint64 {
+	f := db.partitions[partition]
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.sequence
+}
+
+// Digest returns the position of a partition and the digest of all decisions up to there.
+func (db *DB) Digest(partition int) (uint64, events.Digest) {
+	db.mu.Lock() // Apply owns the digest
+	defer db.mu.Unlock()
+	return db.Folded(partition), db.partitions[partition].digest
+}
+
+// Await returns the decision at a position once it is folded here: whoever has waited reads what it wrote. The
+// error is the context's when that ends first.
+func (db *DB) Await(ctx context.Context, p events.Position) (events.Decision, error) {
+	if p.Partition >= len(db.partitions) {
+		return events.Decision{}, events.ErrNotFound
+	}
+	f := db.partitions[p.Partition]
+	folded := f.register(p.Sequence)
+	if folded == nil {
+		return db.Decision(ctx, p)
+	}
+	select {
+	case d := <-folded:
+		return d, nil
+	case <-ctx.Done():
+		f.unregister(p.Sequence, folded)
+		return events.Decision{}, ctx.Err()
+	}
+}
+
+// register returns a channel on which the decision will come, or nil when it is folded already.
+func (f *fold) register(sequence uint64) chan events.Decision {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if sequence <= f.sequence {
+		return nil
+	}
+	c := make(chan events.Decision, 1)
+	f.waiting[sequence] = append(f.waiting[sequence], c)
+	return c
+}
+
+func (f *fold) unregister(sequence uint64, c chan events.Decision) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	kept := f.waiting[sequence][:0]
+	for _, other := range f.waiting[sequence] {
+		if other != c {
+			kept = append(kept, other)
+		}
+	}
+	f.waiting[sequence] = kept
+	if len(kept) == 0 {
+		delete(f.waiting, sequence)
+	}
+}
+
+// advance moves the position over decisions that were just committed, and hands them to whoever waits.
+func (f *fold) advance(decisions []events.Decision) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, d := range decisions {
+		f.sequence = d.Position.Sequence
+		for _, c := range f.waiting[f.sequence] {
+			c <- d
+		}
+		delete(f.waiting, f.sequence)
+	}
+}

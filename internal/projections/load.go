@@ -1,0 +1,160 @@
+package projections
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+
+	"jobtally/internal/capture"
+	"jobtally/internal/events"
+)
+
+// wanted are the parts of the state that a batch of requests needs. Each list is handed to SQLite as one JSON array,
+// so that a batch costs five statements whatever its size, and each answer names the element that it answers.
+type wanted struct {
+	accounts []string
+	months   [][2]string // account, month
+	urls     [][2]string // account, hexadecimal url_key
+	captures []*events.Request
+	requests [][2]string // account, request id
+	tokens   [][2]string // account, token id
+}
+
+// Load returns the state that deciding the requests needs, as the folded decisions left it.
+func (db *DB) Load(requests []events.Request) (*capture.State, error) {
+	w := collect(requests)
+	state := capture.NewState()
+	steps := []func(*capture.State, wanted) error{db.loadAccounts, db.loadMonths, db.loadJobs, db.loadFirstAnswers, db.loadTokens}
+	for _, step := range steps {
+		if err := step(state, w); err != nil {
+			return nil, fmt.Errorf("load state: %w", err)
+		}
+	}
+	return state, nil
+}
+
+func collect(requests []events.Request) (w wanted) {
+	seen := map[string]bool{}
+	for i := range requests {
+		r := &requests[i]
+		if !seen[r.Account] {
+			seen[r.Account] = true
+			w.accounts = append(w.accounts, r.Account)
+		}
+		switch b := r.Body.(type) {
+		case *events.JobCaptureRequested:
+			w.months = append(w.months, [2]string{r.Account, string(b.Month)})
+			w.urls = append(w.urls, [2]string{r.Account, fmt.Sprintf("%x", urlKey(b.CanonicalURL))})
+			w.requests = append(w.requests, [2]string{r.Account, r.ID})
+			w.captures = append(w.captures, r)
+		case *events.TokenIssueRequested:
+			w.tokens = append(w.tokens, [2]string{r.Account, b.TokenID})
+		case *events.TokenRevokeRequested:
+			w.tokens = append(w.tokens, [2]string{r.Account, b.TokenID})
+		}
+	}
+	return w
+}
+
+// urlKey is the form of a canonical URL in the index: the first 128 bits of its SHA-256. That two URLs of one
+// account share it does not happen.
+func urlKey(canonical string) []byte {
+	digest := events.Hash([]byte(canonical))
+	return digest[:16]
+}
+
+func (db *DB) loadAccounts(state *capture.State, w wanted) error {
+	return each(db.reads.accounts, w.accounts, func(rows *sql.Rows) error {
+		var name, plan string
+		var limit int64
+		var digest []byte
+		if err := rows.Scan(&name, &plan, &limit, &digest); err != nil {
+			return err
+		}
+		account := capture.NewAccount(plan, limit)
+		copy(account.Digest[:], digest)
+		state.Accounts[name] = account
+		return nil
+	})
+}
+
+func (db *DB) loadMonths(state *capture.State, w wanted) error {
+	return each(db.reads.months, w.months, func(rows *sql.Rows) error {
+		var i int
+		var used int64
+		if err := rows.Scan(&i, &used); err != nil {
+			return err
+		}
+		if account := state.Accounts[w.months[i][0]]; account != nil {
+			account.Used[events.Month(w.months[i][1])] = used
+		}
+		return nil
+	})
+}
+
+func (db *DB) loadJobs(state *capture.State, w wanted) error {
+	return each(db.reads.jobs, w.urls, func(rows *sql.Rows) error {
+		var i int
+		var id string
+		if err := rows.Scan(&i, &id); err != nil {
+			return err
+		}
+		if account := state.Accounts[w.urls[i][0]]; account != nil {
+			account.Jobs[w.captures[i].Body.(*events.JobCaptureRequested).CanonicalURL] = id
+		}
+		return nil
+	})
+}
+
+func (db *DB) loadFirstAnswers(state *capture.State, w wanted) error {
+	return each(db.reads.firstAnswers, w.requests, func(rows *sql.Rows) error {
+		var i int
+		var first capture.FirstAnswer
+		var hash []byte
+		if err := rows.Scan(&i, &first.Position.Partition, &first.Position.Sequence, &hash); err != nil {
+			return err
+		}
+		copy(first.PayloadHash[:], hash)
+		if account := state.Accounts[w.requests[i][0]]; account != nil {
+			account.First[w.requests[i][1]] = first
+		}
+		return nil
+	})
+}
+
+func (db *DB) loadTokens(state *capture.State, w wanted) error {
+	return each(db.reads.tokensOf, w.tokens, func(rows *sql.Rows) error {
+		var i int
+		var revoked bool
+		if err := rows.Scan(&i, &revoked); err != nil {
+			return err
+		}
+		if account := state.Accounts[w.tokens[i][0]]; account != nil {
+			account.Tokens[w.tokens[i][1]] = !revoked
+		}
+		return nil
+	})
+}
+
+// each runs a statement on a list, as JSON, and scans each row of the answer.
+func each[T any](stmt *sql.Stmt, list []T, scan func(*sql.Rows) error) error {
+	if len(list) == 0 {
+		return nil
+	}
+	text, err := json.Marshal(list)
+	if err != nil {
+		return err
+	}
+	rows, err := stmt.QueryContext(context.Background(), string(text))
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := scan(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}

@@ -1,0 +1,106 @@
+package projections
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"jobtally/internal/capture"
+	"jobtally/internal/events"
+)
+
+// The queries below are short, and go-sqlite3 pays a goroutine for each context that can be cancelled. So they run
+// to their end.
+
+// Quota returns an account's count in a month. The error is ErrNotFound when the account was never opened.
+func (db *DB) Quota(ctx context.Context, account string, month events.Month) (capture.Quota, error) {
+	q := capture.Quota{Month: month}
+	err := db.reads.quota.QueryRowContext(context.WithoutCancel(ctx), account, string(month)).Scan(&q.Limit, &q.Used)
+	return q, db.readError(err)
+}
+
+// Job returns a job in an account's tracker. The error is ErrNotFound when it has none under that id.
+func (db *DB) Job(ctx context.Context, account, id string) (capture.StoredJob, error) {
+	var at string
+	var data []byte
+	if err := db.reads.job.QueryRowContext(context.WithoutCancel(ctx), account, id).Scan(&at, &data); err != nil {
+		return capture.StoredJob{}, db.readError(err)
+	}
+	body, err := events.DecodeBody(events.TypeJobCaptured, data)
+	if err != nil {
+		return capture.StoredJob{}, err
+	}
+	capturedAt, err := time.Parse(time.RFC3339Nano, at)
+	return capture.StoredJob{ID: id, CapturedAt: capturedAt, Job: body.(*events.JobCaptured).Job}, err
+}
+
+// Tokens returns the tokens issued under an id: one, none, or in theory more, since each partition issues its own.
+func (db *DB) Tokens(ctx context.Context, id string) (tokens []capture.Token, err error) {
+	rows, err := db.reads.tokens.QueryContext(context.WithoutCancel(ctx), id)
+	if err != nil {
+		return nil, db.readError(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var t capture.Token
+		var hash []byte
+		if err := rows.Scan(&t.Account, &hash, &t.Revoked); err != nil {
+			return nil, db.readError(err)
+		}
+		copy(t.SecretHash[:], hash)
+		tokens = append(tokens, t)
+	}
+	return tokens, rows.Err()
+}
+
+// Decision returns the decision at a position. The error is ErrNotFound when it is not folded.
+func (db *DB) Decision(ctx context.Context, p events.Position) (events.Decision, error) {
+	row := db.reads.decision.QueryRowContext(context.WithoutCancel(ctx), p.Partition, p.Sequence)
+	d, err := scanDecision(row.Scan, p.Partition)
+	return d, db.readError(err)
+}
+
+// Decisions returns up to limit decisions of a partition after a sequence, in order.
+func (db *DB) Decisions(ctx context.Context, partition int, after uint64, limit int) (decisions []events.Decision, err error) {
+	rows, err := db.reads.decisions.QueryContext(context.WithoutCancel(ctx), partition, after, limit)
+	if err != nil {
+		return nil, db.readError(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		d, err := scanDecision(rows.Scan, partition)
+		if err != nil {
+			return nil, db.readError(err)
+		}
+		decisions = append(decisions, d)
+	}
+	return decisions, rows.Err()
+}
+
+func scanDecision(scan func(...any) error, partition int) (d events.Decision, err error) {
+	var ceType, at string
+	var requestDigest, digest []byte
+	d.Position.Partition = partition
+	if err := scan(&d.Position.Sequence, &d.Account, &d.RequestID, &ceType, &at, &requestDigest, &digest, &d.Data); err != nil {
+		return d, err
+	}
+	copy(d.RequestDigest[:], requestDigest)
+	copy(d.Digest[:], digest)
+	if d.Time, err = time.Parse(time.RFC3339Nano, at); err != nil {
+		return d, err
+	}
+	d.Body, err = events.DecodeBody(ceType, d.Data)
+	return d, err
+}
+
+func (db *DB) readError(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, sql.ErrNoRows):
+		return events.ErrNotFound
+	}
+	return fmt.Errorf("projection %s: %w", db.path, err)
+}

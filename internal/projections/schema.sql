@@ -1,0 +1,74 @@
+-- The projection: what the decisions of a prefix of the ledger amount to. It is a cache. Every row can be made again
+-- from the ledger, so there are no migrations: another user_version means another file.
+
+-- The ledger that this file is a projection of: one row.
+CREATE TABLE ledger (
+  only       INTEGER PRIMARY KEY CHECK (only = 1),
+  id         TEXT    NOT NULL,
+  partitions INTEGER NOT NULL CHECK (partitions > 0)
+) STRICT;
+
+-- How far each partition is folded. The digest covers every decision up to there: two nodes at one position have one.
+CREATE TABLE partitions (
+  partition INTEGER PRIMARY KEY,
+  sequence  INTEGER NOT NULL CHECK (sequence >= 0),
+  digest    BLOB    NOT NULL CHECK (length(digest) = 32)
+) STRICT;
+
+-- The decisions themselves, enough of each to append it again byte for byte. data is the JSON of the body.
+CREATE TABLE decisions (
+  partition      INTEGER NOT NULL,
+  sequence       INTEGER NOT NULL CHECK (sequence > 0),
+  account        TEXT    NOT NULL,
+  request_id     TEXT    NOT NULL,
+  type           TEXT    NOT NULL,
+  time           TEXT    NOT NULL,
+  request_digest BLOB    NOT NULL CHECK (length(request_digest) = 32),
+  digest         BLOB    NOT NULL CHECK (length(digest) = 32),
+  payload_hash   BLOB             CHECK (length(payload_hash) = 32), -- of the first answer to a capture's request id
+  data           BLOB    NOT NULL,
+  PRIMARY KEY (partition, sequence)
+) STRICT, WITHOUT ROWID;
+
+-- The index of request ids: a retry finds its first answer here, at any later time.
+CREATE UNIQUE INDEX first_answers ON decisions (account, request_id) WHERE payload_hash IS NOT NULL;
+
+CREATE TABLE accounts (
+  name        TEXT    PRIMARY KEY,
+  plan        TEXT    NOT NULL,
+  quota_limit INTEGER NOT NULL CHECK (quota_limit >= -1),
+  digest      BLOB    NOT NULL CHECK (length(digest) = 32) -- the last link of the account's chain
+) STRICT, WITHOUT ROWID;
+
+-- The count of each month of each account. used is the number of its jobs captured in that month.
+CREATE TABLE months (
+  account    TEXT    NOT NULL,
+  month      TEXT    NOT NULL CHECK (month GLOB '[0-9][0-9][0-9][0-9]-[0-1][0-9]'),
+  used       INTEGER NOT NULL CHECK (used >= 0),
+  duplicated INTEGER NOT NULL CHECK (duplicated >= 0),
+  rejected   INTEGER NOT NULL CHECK (rejected >= 0),
+  repeated   INTEGER NOT NULL CHECK (repeated >= 0),
+  PRIMARY KEY (account, month)
+) STRICT, WITHOUT ROWID;
+
+-- The jobs in each tracker. The content is the data of the decision at partition, sequence.
+CREATE TABLE jobs (
+  account   TEXT    NOT NULL,
+  id        TEXT    NOT NULL,
+  url_key   BLOB    NOT NULL CHECK (length(url_key) = 16), -- of the canonical URL
+  month     TEXT    NOT NULL,
+  partition INTEGER NOT NULL,
+  sequence  INTEGER NOT NULL,
+  PRIMARY KEY (account, id)
+) STRICT, WITHOUT ROWID;
+
+-- One URL is one job.
+CREATE UNIQUE INDEX jobs_by_url ON jobs (account, url_key);
+
+CREATE TABLE tokens (
+  id          TEXT    NOT NULL,
+  account     TEXT    NOT NULL,
+  secret_hash BLOB    NOT NULL CHECK (length(secret_hash) = 32),
+  revoked     INTEGER NOT NULL CHECK (revoked IN (0, 1)),
+  PRIMARY KEY (id, account)
+) STRICT, WITHOUT ROWID;

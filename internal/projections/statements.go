@@ -1,0 +1,82 @@
+package projections
+
+import (
+	"context"
+	"database/sql"
+)
+
+// readStatements run on the pool of reading connections. Those over a list take it as one JSON array and answer with
+// the index of the element; CROSS JOIN keeps SQLite from scanning the table instead of the list.
+type readStatements struct {
+	accounts, months, jobs, firstAnswers, tokensOf *sql.Stmt
+
+	decision, decisions, quota, job, tokens *sql.Stmt
+}
+
+// writeStatements run on the pinned writing connection.
+type writeStatements struct {
+	decision, job, month, account, plan, chain, token, revoke, position *sql.Stmt
+
+	chains *sql.Stmt
+}
+
+const decisionColumns = "sequence, account, request_id, type, time, request_digest, digest, data"
+
+func (db *DB) prepare() error {
+	r, w := &db.reads, &db.writes
+	for _, s := range []struct {
+		on    preparer
+		into  **sql.Stmt
+		query string
+	}{
+		{db.reading, &r.accounts, `SELECT name, plan, quota_limit, digest
+			FROM json_each(?) AS k CROSS JOIN accounts ON name = k.value`},
+		{db.reading, &r.months, `SELECT k.key, used
+			FROM json_each(?) AS k CROSS JOIN months ON account = k.value ->> 0 AND month = k.value ->> 1`},
+		{db.reading, &r.jobs, `SELECT k.key, jobs.id
+			FROM json_each(?) AS k CROSS JOIN jobs ON account = k.value ->> 0 AND url_key = unhex(k.value ->> 1)`},
+		{db.reading, &r.firstAnswers, `SELECT k.key, partition, sequence, payload_hash
+			FROM json_each(?) AS k CROSS JOIN decisions
+			ON account = k.value ->> 0 AND request_id = k.value ->> 1 AND payload_hash IS NOT NULL`},
+		{db.reading, &r.tokensOf, `SELECT k.key, revoked
+			FROM json_each(?) AS k CROSS JOIN tokens ON account = k.value ->> 0 AND tokens.id = k.value ->> 1`},
+
+		{db.reading, &r.decision, `SELECT ` + decisionColumns + ` FROM decisions WHERE partition = ? AND sequence = ?`},
+		{db.reading, &r.decisions, `SELECT ` + decisionColumns + `
+			FROM decisions WHERE partition = ? AND sequence > ? ORDER BY sequence LIMIT ?`},
+		{db.reading, &r.quota, `SELECT quota_limit, coalesce(used, 0)
+			FROM accounts LEFT JOIN months ON account = name AND month = ?2 WHERE name = ?1`},
+		{db.reading, &r.job, `SELECT time, data
+			FROM jobs JOIN decisions USING (partition, sequence) WHERE jobs.account = ? AND id = ?`},
+		{db.reading, &r.tokens, `SELECT account, secret_hash, revoked FROM tokens WHERE id = ?`},
+
+		{db.writer, &w.decision, `INSERT INTO decisions
+			(partition, sequence, account, request_id, type, time, request_digest, digest, payload_hash, data)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
+		{db.writer, &w.job, `INSERT INTO jobs (account, id, url_key, month, partition, sequence) VALUES (?, ?, ?, ?, ?, ?)`},
+		{db.writer, &w.month, `INSERT INTO months (account, month, used, duplicated, rejected, repeated)
+			VALUES (?, ?, ?, ?, ?, ?)
+			ON CONFLICT DO UPDATE SET used = used + excluded.used, duplicated = duplicated + excluded.duplicated,
+			rejected = rejected + excluded.rejected, repeated = repeated + excluded.repeated
+			RETURNING used`},
+		{db.writer, &w.account, `INSERT INTO accounts (name, plan, quota_limit, digest) VALUES (?, ?, ?, zeroblob(32))`},
+		{db.writer, &w.plan, `UPDATE accounts SET plan = ?, quota_limit = ? WHERE name = ?`},
+		{db.writer, &w.chain, `UPDATE accounts SET digest = ? WHERE name = ?`},
+		{db.writer, &w.token, `INSERT INTO tokens (id, account, secret_hash, revoked) VALUES (?, ?, ?, 0)`},
+		{db.writer, &w.revoke, `UPDATE tokens SET revoked = 1 WHERE id = ? AND account = ?`},
+		{db.writer, &w.position, `INSERT INTO partitions (partition, sequence, digest) VALUES (?, ?, ?)
+			ON CONFLICT DO UPDATE SET sequence = excluded.sequence, digest = excluded.digest`},
+		{db.writer, &w.chains, `SELECT name, digest FROM json_each(?) AS k CROSS JOIN accounts ON name = k.value`},
+	} {
+		stmt, err := s.on.PrepareContext(context.Background(), s.query)
+		if err != nil {
+			return db.fail(err)
+		}
+		*s.into = stmt
+	}
+	return nil
+}
+
+type preparer interface {
+	PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
+}
