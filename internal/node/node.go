@@ -24,9 +24,10 @@ const (
 	maxUndecided = 8192
 	// readyLag is how many decisions the projection may be behind and still count as caught up.
 	readyLag = 1024
-
-	projectionFile = "projection.db"
 )
+
+// ProjectionFile is the name of the projection in a data directory.
+const ProjectionFile = "projection.db"
 
 // Config says how a node is wired.
 type Config struct {
@@ -85,7 +86,7 @@ func (n *Node) open(ctx context.Context, cfg Config) (err error) {
 		return fmt.Errorf("%w: it was created with --partitions %d, not %d; the number never changes",
 			ledger.ErrDrift, n.Ledger.Partitions, cfg.Partitions)
 	}
-	n.Projection, err = projections.Open(filepath.Join(cfg.Dir, projectionFile), n.Ledger.ID, n.Ledger.Partitions)
+	n.Projection, err = projections.Open(filepath.Join(cfg.Dir, ProjectionFile), n.Ledger.ID, n.Ledger.Partitions)
 	if err != nil {
 		return err
 	}

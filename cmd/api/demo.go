@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"jobtally/internal/cli"
+	"jobtally/internal/events"
+	"jobtally/internal/node"
+	"jobtally/internal/token"
+)
+
+// The account of the first start.
+const (
+	demoAccount = "demo"
+	demoPlan    = "free"
+)
+
+func tokenFile(data string) string { return filepath.Join(data, "token") }
+
+// demo opens an account with a token on the first start, so that there is something to try.
+type demo struct {
+	node  *node.Node
+	file  string
+	plans cli.Plans
+	now   func() time.Time
+}
+
+// ensure opens the account and issues its token, and then prints how to use it. A first start that was cut short is
+// taken up where it ended. Later starts find nothing to do: also when the account got another plan, the token was
+// revoked, or its file removed.
+func (d demo) ensure(ctx context.Context, stdout io.Writer, url string) error {
+	limit, err := d.plans.Limit(demoPlan)
+	if err != nil {
+		return err
+	}
+	heads, err := d.node.Ledger.Heads(ctx, events.PartitionOf(demoAccount, d.node.Ledger.Partitions))
+	if err != nil || heads.Requests >= 2 {
+		return err // both requests below are recorded, whatever became of them since
+	}
+	t, err := d.token()
+	if err != nil {
+		return err
+	}
+	for _, body := range []events.RequestBody{
+		&events.AccountOpenRequested{Plan: demoPlan, Limit: limit},
+		&events.TokenIssueRequested{TokenID: t.ID(), SecretHash: t.Hash()},
+	} {
+		if err := d.ask(ctx, body); err != nil {
+			return err
+		}
+	}
+	_, err = fmt.Fprintf(stdout, welcome, demoAccount, demoPlan, limit, url, t.Reveal(), url, t.Reveal(), d.file)
+	return err
+}
+
+const welcome = `
+jobtally is running. Account %s is open on plan %s: %d captures a month.
+
+Capture a job:
+
+  curl -s %s/api/jobs \
+    -H 'Authorization: Bearer %s' \
+    -H 'Content-Type: application/json' \
+    -d '{"source_url":"https://boards.greenhouse.io/example/jobs/4858822004","title":"Software Engineer","company":"Example"}'
+
+Read the quota:
+
+  curl -s %s/api/jobs/quota \
+    -H 'Authorization: Bearer %s'
+
+The token is kept in %s.
+
+`
+
+// token returns the token in the file, or a new one, which is in the file before anything else knows it.
+func (d demo) token() (token.Token, error) {
+	text, err := os.ReadFile(d.file)
+	if errors.Is(err, fs.ErrNotExist) {
+		t := token.New()
+		return t, writeFile(d.file, t.Reveal()+"\n")
+	}
+	if err != nil {
+		return token.Token{}, err
+	}
+	t, err := token.Parse(strings.TrimSpace(string(text)))
+	if err != nil {
+		return t, fmt.Errorf("%s: %w; remove the file and start again", d.file, err)
+	}
+	return t, nil
+}
+
+// writeFile writes a file that is there whole or not at all, also after a power failure, and for its owner only.
+func writeFile(path, text string) error {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+"-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.WriteString(text)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+// ask appends a request for the demo account. A refusal because it is done already is as good as done.
+func (d demo) ask(ctx context.Context, body events.RequestBody) error {
+	position, err := d.node.Append(ctx, &events.Request{
+		Account: demoAccount, ID: "first-start-" + events.KindOf(body), Time: d.now().UTC(), Body: body,
+	})
+	if err != nil {
+		return err
+	}
+	decision, err := d.node.Projection.Await(ctx, position)
+	if err != nil {
+		return err
+	}
+	refused, ok := decision.Body.(*events.RequestRefused)
+	if ok && refused.Reason != events.ReasonAccountExists && refused.Reason != events.ReasonTokenExists {
+		return fmt.Errorf("first start: refused at %s: %s", position, refused.Detail)
+	}
+	return nil
+}

@@ -1,0 +1,122 @@
+// Command api is the service: the HTTP API on a node, which by default holds everything, the NATS server included.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	nethttp "net/http"
+	"os"
+	"time"
+
+	"jobtally/internal/cli"
+	"jobtally/internal/http"
+	"jobtally/internal/node"
+)
+
+const (
+	// answerTimeout is how long requests in flight have to be answered once the service is told to stop.
+	answerTimeout = 3 * time.Second
+	// startTimeout bounds the start of the node: folding the ledger goes on after it.
+	startTimeout = time.Minute
+)
+
+type flags struct {
+	Addr       string    `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Address of the HTTP API (default: ${default}). Loopback, because it speaks plain HTTP; port 0 picks a free one and logs it."`
+	Data       string    `default:"data" placeholder:"DIR" help:"Data directory (default: ${default}). Everything lies there; one process has it at a time."`
+	NATS       string    `name:"nats" placeholder:"URL" help:"URL of an external NATS server (default: none; one runs in this process). Then a projector must run: this process only folds what it decides."`
+	Partitions int       `default:"0" placeholder:"N" help:"Number of partitions that the ledger has (default: as created, at first 1). Fixed when the ledger is created; given, it must agree."`
+	Plans      cli.Plans `default:"free=50,pro=500,premium=-1,enterprise=-1" placeholder:"NAME=LIMIT,..." help:"Plans with their captures a month, -1 for unlimited (default: ${default}). A change does not touch accounts that are open."`
+	Sync       cli.Sync  `default:"always" placeholder:"always|DURATION" help:"When the embedded NATS server syncs to disk (default: ${default}). always loses nothing acknowledged to a power failure; 1s may lose the last second, and costs less."`
+	cli.Logging
+}
+
+func main() { os.Exit(cli.Main(run)) }
+
+// run is the service from start to end. It returns nil when ctx ended it.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	return serve(ctx, args, stdout, stderr, time.Now)
+}
+
+// serve is run on a clock that a test may set.
+func serve(ctx context.Context, args []string, stdout, stderr io.Writer, now func() time.Time) (err error) {
+	var f flags
+	parsed, err := cli.Parse(&f, "api", "jobtally counts the jobs that people capture against a monthly quota, and can prove every answer.", args, stdout, stderr)
+	if parsed == nil {
+		return err
+	}
+	log := f.Logger(stderr)
+	starting, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	// The port is taken first: a service that cannot listen need not open its ledger.
+	listener, err := net.Listen("tcp", f.Addr)
+	if err != nil {
+		return fmt.Errorf("%w; choose another address with --addr", err)
+	}
+	defer listener.Close()
+	n, err := node.Start(starting, f.config(log))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.Close()) }()
+	if f.NATS == "" {
+		d := demo{node: n, file: tokenFile(f.Data), plans: f.Plans, now: now}
+		if err := d.ensure(starting, stdout, "http://"+listener.Addr().String()); err != nil {
+			return err
+		}
+	}
+	log.Info("listening", "addr", listener.Addr().String(), "data", f.Data)
+	return answer(ctx, listener, http.NewServer(http.Config{Backend: backend(n), Now: now, Log: log}), log)
+}
+
+func (f flags) config(log *slog.Logger) node.Config {
+	if f.Sync != 0 && f.NATS == "" {
+		log.Warn("a power failure may lose acknowledged captures", "sync", time.Duration(f.Sync))
+	}
+	return node.Config{
+		Dir: f.Data, NATS: f.NATS, Partitions: f.Partitions, Sync: time.Duration(f.Sync), Decides: f.NATS == "", Log: log,
+	}
+}
+
+func backend(n *node.Node) http.Backend {
+	return http.Backend{
+		Partitions: n.Ledger.Partitions,
+		Append:     n.Append,
+		Await:      n.Projection.Await,
+		Decision:   n.Projection.Decision,
+		Requester:  n.Requester,
+		Quota:      n.Projection.Quota,
+		Job:        n.Projection.Job,
+		Tokens:     n.Projection.Tokens,
+		Folded:     n.Projection.Folded,
+		Ready:      n.Ready,
+	}
+}
+
+// answer serves until ctx ends, then takes no more and answers what is in flight. Who still waits for a decision
+// after answerTimeout is told that it is pending.
+func answer(ctx context.Context, listener net.Listener, server *nethttp.Server, log *slog.Logger) error {
+	requests, hurry := context.WithCancel(context.Background())
+	defer hurry()
+	server.BaseContext = func(net.Listener) context.Context { return requests }
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	log.Info("stopping: answering what is in flight")
+	timer := time.AfterFunc(answerTimeout, hurry)
+	defer timer.Stop()
+	stopping, cancel := context.WithTimeout(context.Background(), 2*answerTimeout)
+	defer cancel()
+	if err := server.Shutdown(stopping); err != nil {
+		return fmt.Errorf("requests are still in flight: %w", errors.Join(err, server.Close()))
+	}
+	log.Info("stopped")
+	return nil
+}

@@ -1,0 +1,57 @@
+// Command projector decides requests beside an external NATS server, and is the operators' tool: it opens accounts,
+// issues tokens and says how far everything is. One file a subcommand.
+package main
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+
+	"jobtally/internal/cli"
+	"jobtally/internal/node"
+)
+
+type flags struct {
+	Run     runCmd    `cmd:"" help:"Decide the requests of a ledger on an external NATS server, and fold them, until stopped."`
+	Init    initCmd   `cmd:"" help:"Create the ledger on an external NATS server."`
+	Status  statusCmd `cmd:"" help:"Print how far each partition is recorded, decided and folded."`
+	Account struct {
+		Open accountOpenCmd `cmd:"" help:"Open an account."`
+		Plan accountPlanCmd `cmd:"" help:"Put an account on another plan, at once."`
+	} `cmd:"" help:"Accounts and their plans."`
+	Token struct {
+		Issue  tokenIssueCmd  `cmd:"" help:"Issue a token, and print it: it is shown this once."`
+		Revoke tokenRevokeCmd `cmd:"" help:"Revoke a token."`
+	} `cmd:"" help:"Bearer tokens."`
+	cli.Logging
+}
+
+func main() { os.Exit(cli.Main(run)) }
+
+// run carries out one command line. It returns nil when ctx ended it.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	var f flags
+	parsed, err := cli.Parse(&f, "projector", "Decides requests beside an external NATS server; and the operators' tool for any jobtally.", args, stdout, stderr)
+	if parsed == nil {
+		return err
+	}
+	return parsed.Run(&session{ctx: ctx, stdout: stdout, log: f.Logger(stderr)})
+}
+
+// session is what a subcommand runs in.
+type session struct {
+	ctx    context.Context
+	stdout io.Writer
+	log    *slog.Logger
+}
+
+// access are the flags that say where the ledger is. The service that runs on a data directory is found through it.
+type access struct {
+	NATS string `name:"nats" placeholder:"URL" help:"URL of the NATS server that has the ledger (default: none; the ledger is found through --data)."`
+	Data string `default:"data" placeholder:"DIR" help:"Data directory of a service with its own NATS server (default: ${default}). When none runs there, the ledger is opened for the time of the command."`
+}
+
+func (a access) dial(s *session) (*node.Operator, error) {
+	return node.Dial(s.ctx, node.Config{NATS: a.NATS, Dir: a.Data, Log: s.log})
+}

@@ -1,0 +1,20 @@
+package main
+
+import "jobtally/internal/node"
+
+type runCmd struct {
+	NATS string `name:"nats" required:"" placeholder:"URL" help:"URL of the NATS server that has the ledger. The embedded one needs no projector: the service is its own."`
+	Data string `required:"" placeholder:"DIR" help:"Data directory for this projector's own projection. One process has it at a time."`
+}
+
+// Run decides until it is told to stop. Any number may run: one decides each partition, the others stand by.
+func (c *runCmd) Run(s *session) error {
+	n, err := node.Start(s.ctx, node.Config{Dir: c.Data, NATS: c.NATS, Decides: true, Log: s.log})
+	if err != nil {
+		return err
+	}
+	s.log.Info("deciding", "partitions", n.Ledger.Partitions, "data", c.Data)
+	<-s.ctx.Done()
+	s.log.Info("stopping")
+	return n.Close()
+}
