@@ -1,0 +1,50 @@
+SHELL := /bin/bash
+GO ?= go
+KILLS ?= 20
+FUZZTIME ?= 60s
+
+.DEFAULT_GOAL := help
+
+.PHONY: help run build test test-kills fuzz lint test-tools clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
+
+run: build ## Build and start the service, everything in one process; data lies in ./data
+	@exec bin/api
+
+build: ## Build bin/api and bin/projector
+	$(GO) build -o bin/ ./cmd/...
+
+test: test-tools ## Run all tests under the race detector
+	$(GO) test -race ./...
+
+test-kills: test-tools ## Kill the service under load KILLS times (20) and check every answer it gave
+	$(GO) test -race -count=1 -v -run Kill ./cmd/api -args -kills $(KILLS)
+
+fuzz: ## Fuzz every fuzz test for FUZZTIME (60s) each
+	@set -e; grep -rhoE --include='*_test.go' '^func (Fuzz[A-Za-z]+)' -H internal | while IFS=: read -r file line; do \
+	  echo "== $${line#func } in $$(dirname $$file)"; \
+	  $(GO) test -run '^$$' -fuzz "^$${line#func }$$" -fuzztime $(FUZZTIME) ./$$(dirname $$file); done
+
+lint: bin/staticcheck ## Check format, vet and staticcheck
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on the files above'; exit 1; }
+	$(GO) vet ./...
+	bin/staticcheck ./...
+
+bin/staticcheck: tools/go.mod
+	$(GO) -C tools build -o ../$@ honnef.co/go/tools/cmd/staticcheck
+
+# The end-to-end tests run the clients that users have: curl, Node.js and Python with requests.
+test-tools:
+	@need=; \
+	command -v curl >/dev/null || need="$$need curl"; \
+	command -v node >/dev/null || need="$$need nodejs"; \
+	python3 -c 'import requests' 2>/dev/null || need="$$need python3 python3-requests"; \
+	test -z "$$need" && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -q && apt-get install -qy --no-install-recommends $$need; \
+	else echo "the end-to-end tests need these Debian packages, or their like:$$need"; exit 1; fi
+
+clean: ## Remove what was built; ./data stays
+	rm -rf bin

@@ -1,0 +1,106 @@
+package http
+
+import (
+	"crypto/rand"
+	"log/slog"
+	nethttp "net/http"
+	"runtime/debug"
+	"time"
+
+	"github.com/labstack/echo/v4"
+)
+
+// call is what is known of one HTTP request besides what echo knows. The handlers of a call share it.
+type call struct {
+	now time.Time // the one clock reading: UTC, whole milliseconds
+	id  string    // the X-Request-Id
+
+	// Set by authenticated: whose call it is, and the partition that holds everything of the account.
+	account   string
+	partition int
+}
+
+const callKey = "call"
+
+func callOf(c echo.Context) *call { return c.Get(callKey).(*call) }
+
+const (
+	headerRequestID    = "X-Request-Id"
+	headerNoSniff      = "X-Content-Type-Options"
+	maxRequestIDLength = 128
+)
+
+// edge is the outermost middleware: it reads the clock, names the call, answers errors and panics, and logs.
+func (a *api) edge(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		started := time.Now() // measures the duration only
+		k := &call{now: a.now().UTC().Truncate(time.Millisecond), id: requestID(c.Request().Header)}
+		c.Set(callKey, k)
+		header := c.Response().Header()
+		header.Set(headerNoSniff, "nosniff")
+		header.Set(headerRequestID, k.id)
+		if err := a.guard(next, c); err != nil {
+			c.Error(err)
+		}
+		a.logAnswer(c, k, started)
+		return nil
+	}
+}
+
+// guard calls next and turns a panic into an error. A panic after the answer has begun breaks the connection off,
+// for the client must not take half an answer for a whole one.
+func (a *api) guard(next echo.HandlerFunc, c echo.Context) (err error) {
+	defer func() {
+		cause := recover()
+		if cause == nil {
+			return
+		}
+		if cause == nethttp.ErrAbortHandler {
+			panic(cause)
+		}
+		a.log.LogAttrs(c.Request().Context(), slog.LevelError, "a handler panicked", slog.Any("panic", cause),
+			slog.String("route", c.Path()), slog.String("request_id", callOf(c).id), slog.String("stack", string(debug.Stack())))
+		if c.Response().Committed {
+			panic(nethttp.ErrAbortHandler)
+		}
+		err = newProblem(codeInternal, "")
+	}()
+	return next(c)
+}
+
+// logAnswer logs one line for a call. It has no header, no query and no body: nothing in it is secret.
+func (a *api) logAnswer(c echo.Context, k *call, started time.Time) {
+	level, status := slog.LevelDebug, c.Response().Status
+	if status >= nethttp.StatusInternalServerError {
+		level = slog.LevelWarn
+	}
+	ctx := c.Request().Context()
+	if !a.log.Enabled(ctx, level) {
+		return
+	}
+	a.log.LogAttrs(ctx, level, "answered",
+		slog.String("method", c.Request().Method), slog.String("route", c.Path()), slog.Int("status", status),
+		slog.Duration("duration", time.Since(started)), slog.String("account", k.account), slog.String("request_id", k.id))
+}
+
+// logFailure logs an error that the client is not told.
+func (a *api) logFailure(c echo.Context, err error) {
+	k := callOf(c)
+	a.log.LogAttrs(c.Request().Context(), slog.LevelError, "a call failed", slog.String("error", err.Error()),
+		slog.String("method", c.Request().Method), slog.String("route", c.Path()),
+		slog.String("account", k.account), slog.String("request_id", k.id))
+}
+
+// requestID returns the client's X-Request-Id if it is short and plain, or else a new one.
+func requestID(header nethttp.Header) string {
+	id := header.Get(headerRequestID)
+	if id == "" || len(id) > maxRequestIDLength {
+		return rand.Text()
+	}
+	for _, c := range []byte(id) {
+		if c <= ' ' || c >= 0x7f {
+			return rand.Text()
+		}
+	}
+	return id
+}

@@ -1,0 +1,153 @@
+package http
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	nethttp "net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"jobtally/internal/capture"
+	"jobtally/internal/events"
+)
+
+// captureWait is how long a capture waits for its decision when its client prefers nothing.
+const captureWait = 10 * time.Second
+
+// postCapture answers POST /api/jobs: the request is appended, and answered once this node has folded its decision,
+// or as pending when that takes longer than the client wants to wait.
+func (a *api) postCapture(c echo.Context) error {
+	header := c.Response().Header()
+	header.Add("Vary", "Prefer")
+	request, err := captureRequest(c)
+	if err != nil {
+		return err
+	}
+	header.Set(headerIdempotencyKey, quoteKey(request.ID))
+	position, err := a.backend.Append(c.Request().Context(), request)
+	if err != nil {
+		return appendFailed(err)
+	}
+	prefer := parsePrefer(c.Request().Header["Prefer"])
+	decision, folded := a.decision(c, position, prefer.patience(captureWait))
+	prefer.apply(header, !folded)
+	if !folded {
+		header.Set("Location", capturePath(position))
+		return writePending(c, nethttp.StatusAccepted, position)
+	}
+	a.tellPosition(c)
+	return a.writeDecided(c, decision)
+}
+
+// captureRequest reads and checks the whole call.
+func captureRequest(c echo.Context) (*events.Request, error) {
+	k := callOf(c)
+	if err := checkNoQuery(c.Request().URL); err != nil {
+		return nil, err
+	}
+	id, err := idempotencyKey(c.Request().Header)
+	if err != nil {
+		return nil, err
+	}
+	body, err := readBody(c)
+	if err != nil {
+		return nil, err
+	}
+	job, canonical, err := decodeJob(body)
+	if err != nil {
+		return nil, err
+	}
+	return &events.Request{Account: k.account, ID: id, Time: k.now, Body: &events.JobCaptureRequested{
+		Month:        events.MonthOf(k.now),
+		Job:          job,
+		CanonicalURL: canonical,
+		SourceRules:  capture.SourceRules,
+		PayloadHash:  payloadHash(&job),
+	}}, nil
+}
+
+// checkNoQuery refuses what a capture does not know: to ignore a parameter could record what was not meant to be.
+func checkNoQuery(u *url.URL) error {
+	if u.RawQuery == "" {
+		return nil
+	}
+	names := make([]string, 0, 1)
+	for name := range u.Query() {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return newProblem(codeInvalidRequest, fmt.Sprintf("this call has no query parameters, but %q was sent", names))
+}
+
+// appendFailed returns what a client is told about an append that failed.
+func appendFailed(err error) error {
+	switch {
+	case errors.Is(err, events.ErrUnavailable):
+		return newProblem(codeLedgerUnavailable, "")
+	case errors.Is(err, events.ErrUnknownOutcome):
+		return newProblem(codeOutcomeUnknown, "")
+	}
+	return fmt.Errorf("append a capture: %w", err)
+}
+
+// decision waits for the decision on an appended request. Whatever ends the wait, the request stands: when the
+// decision is not there, the answer is that it is pending.
+func (a *api) decision(c echo.Context, p events.Position, patience time.Duration) (d events.Decision, folded bool) {
+	if patience == 0 {
+		return d, false
+	}
+	d, err := a.await(c, p, patience)
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
+		a.logFailure(c, fmt.Errorf("await the decision at %s: %w", p, err))
+	}
+	return d, err == nil
+}
+
+func writePending(c echo.Context, status int, p events.Position) error {
+	c.Response().Header().Set("Retry-After", retryAfter)
+	return writeJSON(c, status, &answer{Outcome: outcomePending, Receipt: receipt{Position: p}})
+}
+
+// writeDecided answers the client that sent the capture. A repetition gets the first answer, byte for byte; only
+// its RateLimit fields are of now.
+func (a *api) writeDecided(c echo.Context, d events.Decision) error {
+	d, repeated, err := a.first(c, d)
+	if err != nil {
+		return err
+	}
+	said, err := a.answerTo(c, &d)
+	if err != nil {
+		return fmt.Errorf("answer the decision at %s: %w", d.Position, err)
+	}
+	if err := a.setCaptureHeader(c, &d, repeated); err != nil {
+		return err
+	}
+	switch said.Outcome {
+	case outcomeCaptured:
+		c.Response().Header().Set("Location", jobPath(said.Job.ID))
+		return writeJSON(c, nethttp.StatusCreated, said)
+	case outcomeDuplicate:
+		c.Response().Header().Set("Location", jobPath(said.Job.ID))
+		return writeJSON(c, nethttp.StatusOK, said)
+	}
+	return problemOfAnswer(said)
+}
+
+func (a *api) setCaptureHeader(c echo.Context, d *events.Decision, repeated bool) (err error) {
+	header := c.Response().Header()
+	quota, counts := quotaAfter(d)
+	if repeated {
+		header.Set("Idempotent-Replayed", "true")
+		if quota, err = a.quotaNow(c); err != nil {
+			return err
+		}
+	}
+	if counts {
+		setRateLimit(header, quota, callOf(c).now)
+	}
+	return nil
+}

@@ -1,0 +1,221 @@
+package http
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"unicode/utf8"
+
+	"jobtally/internal/capture"
+	"jobtally/internal/events"
+)
+
+// maxFieldErrors is how many field errors one answer lists.
+const maxFieldErrors = 20
+
+// decodeJob reads the body of a capture, and is stricter than encoding/json, which takes names in any case, duplicate
+// names, trailing data and text that is not Unicode. The job has its defaults and is within its bounds. The error is
+// a problem that lists what is wrong with the fields.
+func decodeJob(body []byte) (job events.Job, canonicalURL string, err error) {
+	if !utf8.Valid(body) {
+		return job, "", newProblem(codeInvalidRequest, "the body is not UTF-8")
+	}
+	d := jobDecoder{json: json.NewDecoder(bytes.NewReader(body)), sent: make([]bool, len(jobFields))}
+	if err := d.object(); err != nil {
+		return job, "", err
+	}
+	canonicalURL = d.complete()
+	if len(d.errors) > 0 {
+		return job, "", invalidFields(d.errors)
+	}
+	return d.job, canonicalURL, nil
+}
+
+// invalidFields returns the problem of a body whose fields are not right.
+func invalidFields(errors []fieldError) *problem {
+	detail := errors[0].Field + " " + errors[0].Detail
+	if n := len(errors); n > 1 {
+		detail = fmt.Sprintf("%d things are wrong, the first: %s", n, detail)
+	}
+	p := newProblem(codeInvalidRequest, detail)
+	p.Errors = errors
+	return p
+}
+
+// jobDecoder reads one job. It goes on after an error in a field, so that a client hears of all at once.
+type jobDecoder struct {
+	json   *json.Decoder
+	job    events.Job
+	sent   []bool // which of jobFields were there
+	errors []fieldError
+}
+
+// object reads the whole body: one JSON object and nothing else. Its error ends the reading.
+func (d *jobDecoder) object() error {
+	var raw json.RawMessage
+	start, err := d.json.Token()
+	switch {
+	case err == io.EOF:
+		return newProblem(codeInvalidRequest, "the body is empty; send a job as a JSON object")
+	case err != nil:
+		return notJSON(err)
+	case start != json.Delim('{'):
+		return newProblem(codeInvalidRequest, "the body must be a JSON object, not "+nameOf(start))
+	}
+	for d.json.More() && len(d.errors) < maxFieldErrors {
+		name, err := d.json.Token()
+		if err == nil {
+			err = d.json.Decode(&raw)
+		}
+		if err != nil {
+			return notJSON(err)
+		}
+		d.field(name.(string), raw)
+	}
+	if len(d.errors) == maxFieldErrors {
+		return invalidFields(d.errors)
+	}
+	if _, err := d.json.Token(); err != nil {
+		return notJSON(err)
+	}
+	if _, err := d.json.Token(); err != io.EOF {
+		return newProblem(codeInvalidRequest, "something follows the JSON object; send one object and nothing else")
+	}
+	return nil
+}
+
+// field takes one member of the object.
+func (d *jobDecoder) field(name string, raw json.RawMessage) {
+	i := slices.IndexFunc(jobFields, func(f field) bool { return f.name == name })
+	switch {
+	case i < 0:
+		d.wrong(name, "is not a field of a job; "+suggestion(name))
+		return
+	case d.sent[i]:
+		d.wrong(name, "is there more than once")
+		return
+	}
+	d.sent[i] = true
+	f := &jobFields[i]
+	if raw[0] == 'n' && !f.required {
+		*f.at(&d.job) = f.absent
+		return
+	}
+	if raw[0] != '"' {
+		d.wrong(name, "must be a string, not "+nameOfRaw(raw))
+		return
+	}
+	text, ok := unquoteJSON(raw)
+	if !ok {
+		d.wrong(name, `must not contain half of a surrogate pair, as \ud83d is without \ude00`)
+		return
+	}
+	if wrong := f.set(&d.job, text); wrong != "" {
+		d.wrong(name, wrong)
+	}
+}
+
+// complete gives the fields that were not there their defaults, or an error, and returns the canonical source URL.
+func (d *jobDecoder) complete() (canonicalURL string) {
+	for i := range jobFields {
+		switch f := &jobFields[i]; {
+		case d.sent[i]:
+		case f.required:
+			d.wrong(f.name, "is missing")
+		default:
+			*f.at(&d.job) = f.absent
+		}
+	}
+	if d.job.SourceURL == "" {
+		return ""
+	}
+	canonicalURL, err := capture.CanonicalSource(d.job.SourceURL)
+	if err != nil {
+		d.wrong("source_url", err.Error())
+	}
+	return canonicalURL
+}
+
+// wrong notes an error. A name that no field has may be of any length: its beginning is enough.
+func (d *jobDecoder) wrong(name, detail string) {
+	const enough = 64
+	if characters := []rune(name); len(characters) > enough {
+		name = string(characters[:enough]) + "…"
+	}
+	d.errors = append(d.errors, fieldError{Field: name, Detail: detail})
+}
+
+// notJSON returns the problem of a body with a syntax error.
+func notJSON(err error) *problem {
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) {
+		return newProblem(codeInvalidRequest, fmt.Sprintf("the body is not JSON: %s (byte %d)", syntax, syntax.Offset))
+	}
+	return newProblem(codeInvalidRequest, "the body is not JSON: it ends too early")
+}
+
+// nameOf names the kind of JSON value that begins with the token.
+func nameOf(start json.Token) string {
+	switch start.(type) {
+	case json.Delim:
+		return "an array"
+	case string:
+		return "a string"
+	case float64:
+		return "a number"
+	case bool:
+		return "a boolean"
+	}
+	return "null"
+}
+
+// nameOfRaw names the kind of a JSON value that is no string.
+func nameOfRaw(raw json.RawMessage) string {
+	switch raw[0] {
+	case '{':
+		return "an object"
+	case '[':
+		return "an array"
+	case 't', 'f':
+		return "a boolean"
+	case 'n':
+		return "null"
+	}
+	return "a number"
+}
+
+// unquoteJSON returns the text of a JSON string. It is not ok when an escape is half of a surrogate pair, for which
+// encoding/json would put another character.
+func unquoteJSON(raw json.RawMessage) (text string, ok bool) {
+	for i := 0; i < len(raw); i++ {
+		if raw[i] != '\\' {
+			continue
+		}
+		i++ // the character behind the backslash
+		if raw[i] != 'u' {
+			continue
+		}
+		high, low := raw[i+1:i+5], raw[i+5:]
+		i += 4
+		switch {
+		case isSurrogate(high, 'c', 'f'):
+			return "", false
+		case isSurrogate(high, '8', 'b'):
+			if len(low) < 6 || low[0] != '\\' || low[1] != 'u' || !isSurrogate(low[2:6], 'c', 'f') {
+				return "", false
+			}
+			i += 6
+		}
+	}
+	err := json.Unmarshal(raw, &text)
+	return text, err == nil
+}
+
+// isSurrogate says whether four hexadecimal digits begin with d and a digit from first to last.
+func isSurrogate(digits []byte, first, last byte) bool {
+	second := digits[1] | 0x20 // lower case; digits stay what they are
+	return digits[0]|0x20 == 'd' && second >= first && second <= last
+}

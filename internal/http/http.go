@@ -1,0 +1,123 @@
+// Package http is the HTTP API: it reads and checks what clients send, turns captures into requests, and decisions
+// into answers. It knows nothing of streams and databases: a node is given to it as the function values of a Backend.
+//
+// Every request is read on one clock, once. A capture is answered after this node folded its decision, so that
+// whatever is read next on this node shows it.
+package http
+
+import (
+	"context"
+	"log/slog"
+	nethttp "net/http"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"jobtally/internal/capture"
+	"jobtally/internal/events"
+)
+
+// Backend is what the API needs of a node. The functions are called concurrently. Those that read answer from what
+// this node has folded so far. An error that is none of the sentinels named here is logged and answered with a 500.
+type Backend struct {
+	// Partitions is the number of partitions of the ledger.
+	Partitions int
+	// Append puts a request into the ledger and returns once it is durable. With events.ErrUnavailable nothing was
+	// appended, with events.ErrUnknownOutcome it may have been; with any other error nothing was.
+	Append func(context.Context, *events.Request) (events.Position, error)
+	// Await blocks until this node has folded the position, and returns the decision there. The position may lie far
+	// beyond the ledger: the context ends the wait, with its error.
+	Await func(context.Context, events.Position) (events.Decision, error)
+	// Decision returns a folded decision, or events.ErrNotFound.
+	Decision func(context.Context, events.Position) (events.Decision, error)
+	// Requester returns the account whose request stands at a position that is not folded yet, or events.ErrNotFound.
+	Requester func(context.Context, events.Position) (account string, err error)
+	// Quota returns an account's count in a month, or events.ErrNotFound when there is no such account.
+	Quota func(ctx context.Context, account string, month events.Month) (capture.Quota, error)
+	// Job returns a job of the account, or events.ErrNotFound.
+	Job func(ctx context.Context, account, id string) (capture.StoredJob, error)
+	// Tokens returns the tokens issued under this id, revoked ones included: almost always none or one.
+	Tokens func(ctx context.Context, tokenID string) ([]capture.Token, error)
+	// Folded returns the sequence up to which this node has folded a partition.
+	Folded func(partition int) uint64
+	// Ready returns nil when the node can answer, or else why not, in words for an operator.
+	Ready func(context.Context) error
+}
+
+// Config is what a handler is made of.
+type Config struct {
+	Backend Backend
+	// Now is the clock, read once for each request. Default: time.Now.
+	Now func() time.Time
+	// Log hears of failures at Error, of answers with a 5xx status at Warn, and of all others at Debug.
+	// Default: nowhere.
+	Log *slog.Logger
+}
+
+// The time-outs of a server. The reading one covers the wait for a decision too: when it passes, net/http cancels
+// the context of a request that is still being answered. So it exceeds the longest waits together, and the
+// writing one exceeds it by the time that an append may take.
+const (
+	readHeaderTimeout = 5 * time.Second
+	readTimeout       = maxPositionWait + maxWait + 20*time.Second
+	writeTimeout      = readTimeout + 15*time.Second
+	idleTimeout       = 2 * time.Minute
+	maxHeaderBytes    = 32 << 10
+)
+
+// NewServer returns a server of the API with time-outs that fit its waits. Address and listener are the caller's.
+func NewServer(cfg Config) *nethttp.Server {
+	cfg = cfg.withDefaults()
+	return &nethttp.Server{
+		Handler:           NewHandler(cfg),
+		ReadHeaderTimeout: readHeaderTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(cfg.Log.Handler(), slog.LevelWarn),
+	}
+}
+
+// NewHandler returns the API: every route, and a problem for whatever is no route.
+func NewHandler(cfg Config) nethttp.Handler {
+	cfg = cfg.withDefaults()
+	a := &api{backend: cfg.Backend, now: cfg.Now, log: cfg.Log}
+	e := echo.New()
+	e.HideBanner, e.HidePort = true, true
+	e.IPExtractor = echo.ExtractIPDirect()
+	e.HTTPErrorHandler = a.handleError
+	e.Use(a.edge, crossOrigin)
+	a.route(e)
+	return e
+}
+
+func (cfg Config) withDefaults() Config {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return cfg
+}
+
+// api holds what the handlers share. Nothing in it changes after NewHandler.
+type api struct {
+	backend Backend
+	now     func() time.Time
+	log     *slog.Logger
+}
+
+func (a *api) route(e *echo.Echo) {
+	get := func(path string, handler echo.HandlerFunc) {
+		e.GET(path, handler)
+		e.HEAD(path, handler)
+	}
+	get("/api/jobs/quota", a.authenticated(a.getQuota))
+	e.POST("/api/jobs", a.authenticated(a.postCapture))
+	get("/api/jobs/captures/:position", a.authenticated(a.getCapture))
+	get("/api/jobs/:id", a.authenticated(a.getJob))
+	get("/livez", a.getLive)
+	get("/readyz", a.getReady)
+}

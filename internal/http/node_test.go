@@ -1,0 +1,233 @@
+package http
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log/slog"
+	nethttp "net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"jobtally/internal/capture"
+	"jobtally/internal/events"
+	"jobtally/internal/token"
+)
+
+// node is a Backend in memory: the real Decide and Fold over a slice. It folds what is appended at once, unless it
+// is told to hold.
+type node struct {
+	Backend
+	now time.Time
+	log bytes.Buffer
+
+	anna, bob, gone token.Token // bob is unlimited; gone is a revoked token of anna's
+
+	mu        sync.Mutex
+	state     *capture.State
+	requests  []events.Request
+	decisions []events.Decision // folded
+	jobs      map[string]capture.StoredJob
+	hold      bool
+	folded    chan struct{} // closed and replaced whenever something is folded
+}
+
+// newNode returns a node at which anna may capture two jobs a month and bob without end. It is 10:20:30.456 on
+// 2024-01-15, and five decisions are folded.
+func newNode(t *testing.T) *node {
+	t.Helper()
+	n := &node{
+		now:  time.Date(2024, 1, 15, 10, 20, 30, 456_789_000, time.UTC),
+		anna: token.New(), bob: token.New(), gone: token.New(),
+		state: capture.NewState(), jobs: map[string]capture.StoredJob{}, folded: make(chan struct{}),
+	}
+	n.Backend = Backend{
+		Partitions: 1,
+		Append:     n.append, Await: n.await, Decision: n.decision, Requester: n.requester,
+		Quota: n.quota, Job: n.job, Tokens: n.tokens,
+		Folded: func(int) uint64 { n.mu.Lock(); defer n.mu.Unlock(); return uint64(len(n.decisions)) },
+		Ready:  func(context.Context) error { return nil },
+	}
+	for _, r := range []events.Request{
+		{Account: "anna", ID: "open", Body: &events.AccountOpenRequested{Plan: "two", Limit: 2}},
+		{Account: "bob", ID: "open", Body: &events.AccountOpenRequested{Plan: "free", Limit: capture.Unlimited}},
+		{Account: "anna", ID: "issue", Body: &events.TokenIssueRequested{TokenID: n.anna.ID(), SecretHash: n.anna.Hash()}},
+		{Account: "bob", ID: "issue", Body: &events.TokenIssueRequested{TokenID: n.bob.ID(), SecretHash: n.bob.Hash()}},
+		{Account: "anna", ID: "issue2", Body: &events.TokenIssueRequested{TokenID: n.gone.ID(), SecretHash: n.gone.Hash()}},
+	} {
+		r.Time = n.now
+		if _, err := n.append(t.Context(), &r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return n
+}
+
+func (n *node) append(_ context.Context, r *events.Request) (events.Position, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	m := r.Message(1)
+	m.Sequence = uint64(len(n.requests) + 1)
+	stored, err := events.DecodeRequest(m, 0, 1)
+	if err != nil {
+		return events.Position{}, err
+	}
+	n.requests = append(n.requests, stored)
+	if !n.hold {
+		n.fold()
+	}
+	return stored.Position, nil
+}
+
+// release folds what was held, and holds no longer.
+func (n *node) release() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.hold = false
+	n.fold()
+}
+
+func (n *node) fold() {
+	for i := len(n.decisions); i < len(n.requests); i++ {
+		d := capture.Decide(n.state, &n.requests[i])
+		n.state.Fold(&d)
+		if b, ok := d.Body.(*events.JobCaptured); ok {
+			n.jobs[b.JobID] = capture.StoredJob{ID: b.JobID, CapturedAt: d.Time, Job: b.Job}
+		}
+		n.decisions = append(n.decisions, d)
+	}
+	close(n.folded)
+	n.folded = make(chan struct{})
+}
+
+func (n *node) await(ctx context.Context, p events.Position) (events.Decision, error) {
+	for {
+		n.mu.Lock()
+		folded := n.folded
+		n.mu.Unlock()
+		if d, err := n.decision(ctx, p); err == nil {
+			return d, nil
+		}
+		select {
+		case <-folded:
+		case <-ctx.Done():
+			return events.Decision{}, ctx.Err()
+		}
+	}
+}
+
+func (n *node) decision(_ context.Context, p events.Position) (events.Decision, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if p.Partition != 0 || p.Sequence > uint64(len(n.decisions)) {
+		return events.Decision{}, events.ErrNotFound
+	}
+	return n.decisions[p.Sequence-1], nil
+}
+
+func (n *node) requester(_ context.Context, p events.Position) (string, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if p.Sequence <= uint64(len(n.decisions)) || p.Sequence > uint64(len(n.requests)) {
+		return "", events.ErrNotFound
+	}
+	return n.requests[p.Sequence-1].Account, nil
+}
+
+func (n *node) quota(_ context.Context, account string, month events.Month) (capture.Quota, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	a, ok := n.state.Accounts[account]
+	if !ok {
+		return capture.Quota{}, events.ErrNotFound
+	}
+	return capture.Quota{Month: month, Used: a.Used[month], Limit: a.Limit}, nil
+}
+
+func (n *node) job(_ context.Context, account, id string) (capture.StoredJob, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, jobID := range n.state.Accounts[account].Jobs {
+		if jobID == id {
+			return n.jobs[id], nil
+		}
+	}
+	return capture.StoredJob{}, events.ErrNotFound
+}
+
+func (n *node) tokens(_ context.Context, id string) ([]capture.Token, error) {
+	switch id {
+	case n.anna.ID():
+		return []capture.Token{{Account: "anna", SecretHash: n.anna.Hash()}}, nil
+	case n.bob.ID():
+		return []capture.Token{{Account: "bob", SecretHash: n.bob.Hash()}}, nil
+	case n.gone.ID():
+		return []capture.Token{{Account: "anna", SecretHash: n.gone.Hash(), Revoked: true}}, nil
+	}
+	return nil, nil
+}
+
+// exchange is one HTTP request and what came back.
+type exchange struct {
+	*nethttp.Response
+	body string
+}
+
+// send sends a request to the node, with the headers given as "Name: value". Without an Authorization it is anna's,
+// and a body without a Content-Type is JSON.
+func (n *node) send(t *testing.T, method, path, body string, headers ...string) exchange {
+	t.Helper()
+	r := httptest.NewRequest(method, path, strings.NewReader(body))
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		r.Header.Add(name, value)
+	}
+	if len(r.Header["Authorization"]) == 0 {
+		r.Header.Set("Authorization", "Bearer "+n.anna.Reveal())
+	}
+	if len(r.Header["Content-Type"]) == 0 && body != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	w := httptest.NewRecorder()
+	log := slog.New(slog.NewJSONHandler(&n.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	NewHandler(Config{Backend: n.Backend, Now: func() time.Time { return n.now }, Log: log}).ServeHTTP(w, r)
+	answered := w.Result()
+	text, err := io.ReadAll(answered.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return exchange{answered, string(text)}
+}
+
+// wants checks status and body; a body that is wanted ends in … when its rest does not matter.
+func (x exchange) wants(t *testing.T, status int, body string) {
+	t.Helper()
+	beginning, open := strings.CutSuffix(body, "…")
+	if x.StatusCode != status || x.body != body && !(open && strings.HasPrefix(x.body, beginning)) {
+		t.Errorf("answer\n%d %s\nwant\n%d %s", x.StatusCode, x.body, status, body)
+	}
+}
+
+// wantsHeader checks headers given as "Name: value"; "Name:" means that it is not there.
+func (x exchange) wantsHeader(t *testing.T, headers ...string) {
+	t.Helper()
+	for _, h := range headers {
+		name, want, _ := strings.Cut(h, ":")
+		if got := strings.Join(x.Header.Values(name), " | "); got != strings.TrimSpace(want) {
+			t.Errorf("%s: %s, want%s", name, got, want)
+		}
+	}
+}
+
+// wantsProblem checks that the answer is a problem of the code, and returns its body.
+func (x exchange) wantsProblem(t *testing.T, want code) string {
+	t.Helper()
+	if x.StatusCode != kinds[want].status || !strings.Contains(x.body, `"code":"`+string(want)+`"`) {
+		t.Errorf("answer %d %s, want %s", x.StatusCode, x.body, want)
+	}
+	x.wantsHeader(t, "Content-Type: application/problem+json", "Cache-Control: no-store", "Access-Control-Allow-Origin: *")
+	return x.body
+}

@@ -1,0 +1,167 @@
+package http
+
+import (
+	"context"
+	"errors"
+	nethttp "net/http"
+
+	"github.com/labstack/echo/v4"
+
+	"jobtally/internal/events"
+)
+
+// code names a kind of problem for ever: clients match it.
+type code string
+
+const (
+	codeInvalidRequest        code = "invalid_request"
+	codeInvalidIdempotencyKey code = "invalid_idempotency_key"
+	codeInvalidPosition       code = "invalid_position"
+	codeMalformed             code = events.ReasonMalformed
+	codeTokenMissing          code = "token_missing"
+	codeTokenMalformed        code = "token_malformed"
+	codeTokenUnknown          code = "token_unknown"
+	codeTokenRevoked          code = "token_revoked"
+	codeQuotaExceeded         code = events.ReasonQuotaExceeded
+	codeNotFound              code = "not_found"
+	codeJobNotFound           code = "job_not_found"
+	codeCaptureNotFound       code = "capture_not_found"
+	codeAccountUnknown        code = events.ReasonAccountUnknown
+	codeMethodNotAllowed      code = "method_not_allowed"
+	codeBodyTooLarge          code = "body_too_large"
+	codeUnsupportedMediaType  code = "unsupported_media_type"
+	codeIdempotencyKeyReused  code = events.ReasonIdempotencyKeyReused
+	codeInternal              code = "internal"
+	codeRequestRefused        code = "request_refused"
+	codeLedgerUnavailable     code = "ledger_unavailable"
+	codeOutcomeUnknown        code = "outcome_unknown"
+	codePositionNotReached    code = "position_not_reached"
+	codeInterrupted           code = "interrupted"
+	codeNotReady              code = "not_ready"
+)
+
+const (
+	typePrefix         = "urn:jobtally:problem:" // and the code
+	problemContentType = "application/problem+json"
+	retryAfter         = "1" // second
+)
+
+// kind is what all problems of one code share. The detail is for problems that have none of their own.
+type kind struct {
+	status int
+	title  string
+	detail string
+}
+
+// kinds is every problem there is. A 503 carries Retry-After, a 401 WWW-Authenticate.
+var kinds = map[code]kind{
+	codeInvalidRequest:        {400, "The request is not valid", ""},
+	codeInvalidIdempotencyKey: {400, "The Idempotency-Key is not valid", ""},
+	codeInvalidPosition:       {400, "The position is not valid", "a position looks like 0-1234, <partition>-<sequence>"},
+	codeMalformed:             {400, "The request could not be read", ""},
+	codeTokenMissing:          {401, "A token is needed", "send Authorization: Bearer <token>"},
+	codeTokenMalformed:        {401, "The token is not well-formed", ""},
+	codeTokenUnknown:          {401, "The token is not known", "no such token was issued"},
+	codeTokenRevoked:          {401, "The token is revoked", "the token is accepted no longer; ask for a new one"},
+	codeQuotaExceeded:         {403, "The quota of the month is used up", ""},
+	codeNotFound:              {404, "Not found", "nothing is served under this path"},
+	codeJobNotFound:           {404, "No such job", "the account has no job with this id"},
+	codeCaptureNotFound:       {404, "No such capture", "the account has no capture at this position"},
+	codeAccountUnknown:        {404, "No such account", "the account of the token is not open"},
+	codeMethodNotAllowed:      {405, "Method not allowed", "the Allow header lists the methods of this path"},
+	codeBodyTooLarge:          {413, "The body is too large", "a body has at most 262144 bytes"},
+	codeUnsupportedMediaType:  {415, "Unsupported media type", ""},
+	codeIdempotencyKeyReused: {422, "The Idempotency-Key was used for something else",
+		"a capture of another job was sent with this key before; nothing was recorded for this one"},
+	codeInternal:       {500, "Internal error", "the service failed; its log has the cause under the X-Request-Id of this answer"},
+	codeRequestRefused: {500, "The request was refused", ""},
+	codeLedgerUnavailable: {503, "The ledger takes no requests right now",
+		"nothing was recorded; send the request again later"},
+	codeOutcomeUnknown: {503, "It is not known whether the request was recorded",
+		"the request may have been recorded; sending it again with the Idempotency-Key of this answer is safe"},
+	codePositionNotReached: {503, "The position is not reached yet",
+		"this node has not folded the position that the Ledger-Position header asks for; nothing was done"},
+	codeInterrupted: {503, "Interrupted", "the request was interrupted before it was answered"},
+	codeNotReady:    {503, "Not ready", ""},
+}
+
+// problem is the error of a handler that the client is told as it is: RFC 9457 problem details.
+type problem struct {
+	Type     string `json:"type"`
+	Title    string `json:"title"`
+	Status   int    `json:"status"`
+	Detail   string `json:"detail"`
+	Code     code   `json:"code"`
+	Instance string `json:"instance,omitempty"`
+	// Extensions, by code.
+	Errors           []fieldError `json:"errors,omitempty"`            // invalid_request
+	ViolatedPolicies []string     `json:"violated-policies,omitempty"` // quota_exceeded, and so is the quota
+	*quotaForm
+	Receipt *receipt `json:"receipt,omitempty"` // of a decision
+}
+
+// fieldError says what is wrong with a field: its name and the detail make a sentence.
+type fieldError struct {
+	Field  string `json:"field"`
+	Detail string `json:"detail"`
+}
+
+// newProblem returns a problem of the code. Without a detail it has the code's own.
+func newProblem(of code, detail string) *problem {
+	k := kinds[of]
+	if detail == "" {
+		detail = k.detail
+	}
+	return &problem{Type: typePrefix + string(of), Title: k.title, Status: k.status, Detail: detail, Code: of}
+}
+
+// Error returns code and detail.
+func (p *problem) Error() string { return string(p.Code) + ": " + p.Detail }
+
+// handleError answers a call with the problem that its error is, or stands for.
+func (a *api) handleError(err error, c echo.Context) {
+	if c.Response().Committed {
+		return // all that fails after the answer began is writing it to a client that is gone
+	}
+	p := a.problemOf(err, c)
+	header := c.Response().Header()
+	header.Set("Cache-Control", "no-store")
+	switch p.Status {
+	case nethttp.StatusUnauthorized:
+		header.Set("Www-Authenticate", challenge(p.Code))
+	case nethttp.StatusServiceUnavailable:
+		header.Set("Retry-After", retryAfter)
+	}
+	_ = c.Blob(p.Status, problemContentType, encode(p)) // as above
+}
+
+// problemOf returns the problem that an error is. What is none of ours is logged, and internal to the client.
+func (a *api) problemOf(err error, c echo.Context) *problem {
+	var own *problem
+	if errors.As(err, &own) {
+		return own
+	}
+	var routing *echo.HTTPError
+	if errors.As(err, &routing) {
+		switch routing.Code {
+		case nethttp.StatusNotFound:
+			return newProblem(codeNotFound, "")
+		case nethttp.StatusMethodNotAllowed:
+			return newProblem(codeMethodNotAllowed, "")
+		}
+	}
+	if errors.Is(err, context.Canceled) && c.Request().Context().Err() != nil {
+		return newProblem(codeInterrupted, "") // the client is gone, or slower than the server waits
+	}
+	a.logFailure(c, err)
+	return newProblem(codeInternal, "")
+}
+
+// challenge returns what WWW-Authenticate says of a 401. Only a token that was sent can be an invalid one.
+func challenge(of code) string {
+	const realm = `Bearer realm="jobtally"`
+	if of == codeTokenMissing {
+		return realm
+	}
+	return realm + `, error="invalid_token"`
+}

@@ -1,0 +1,64 @@
+package http
+
+import (
+	"errors"
+	"fmt"
+	nethttp "net/http"
+	"strconv"
+	"strings"
+
+	"github.com/labstack/echo/v4"
+
+	"jobtally/internal/capture"
+	"jobtally/internal/events"
+)
+
+// getQuota answers GET /api/jobs/quota: the count of the month that the call's clock reading lies in.
+func (a *api) getQuota(c echo.Context) error {
+	k := callOf(c)
+	quota, err := a.quotaNow(c)
+	if err != nil {
+		return err
+	}
+	header := c.Response().Header()
+	setRateLimit(header, quota, k.now)
+	form := formOfQuota(quota)
+	etag := quotaETag(form)
+	header["Etag"] = []string{etag}
+	if matchesETag(c.Request().Header["If-None-Match"], etag) {
+		return c.NoContent(nethttp.StatusNotModified)
+	}
+	return c.Blob(nethttp.StatusOK, jsonContentType, form.appendTo(make([]byte, 0, 96)))
+}
+
+// quotaNow returns the account's quota in the month of the call.
+func (a *api) quotaNow(c echo.Context) (capture.Quota, error) {
+	k := callOf(c)
+	quota, err := a.backend.Quota(c.Request().Context(), k.account, events.MonthOf(k.now))
+	if errors.Is(err, events.ErrNotFound) {
+		return quota, newProblem(codeAccountUnknown, "")
+	}
+	if err != nil {
+		return quota, fmt.Errorf("read the quota: %w", err)
+	}
+	return quota, nil
+}
+
+// quotaETag is strong: it holds everything from which the body is made.
+func quotaETag(q *quotaForm) string {
+	return `"` + strconv.FormatInt(q.Used, 10) + "." + strconv.FormatInt(q.Limit, 10) + "." + q.ResetDate + `"`
+}
+
+// matchesETag says whether If-None-Match header lines name the entity tag, by the weak comparison of RFC 9110.
+func matchesETag(lines []string, etag string) bool {
+	if len(lines) == 0 {
+		return false
+	}
+	for _, item := range splitOutsideQuotes(strings.Join(lines, ","), ',') {
+		item = strings.TrimSpace(item)
+		if item == "*" || strings.TrimPrefix(item, "W/") == etag {
+			return true
+		}
+	}
+	return false
+}
