@@ -30,7 +30,7 @@ func (a *api) postCapture(c echo.Context) error {
 	header.Set(headerIdempotencyKey, quoteKey(request.ID))
 	position, err := a.backend.Append(c.Request().Context(), request)
 	if err != nil {
-		return appendFailed(err)
+		return a.appendFailed(c, err)
 	}
 	prefer := parsePrefer(c.Request().Header["Prefer"])
 	decision, folded := a.decision(c, position, prefer.patience(captureWait))
@@ -83,15 +83,18 @@ func checkNoQuery(u *url.URL) error {
 	return newProblem(codeInvalidRequest, fmt.Sprintf("this call has no query parameters, but %q was sent", names))
 }
 
-// appendFailed returns what a client is told about an append that failed.
-func appendFailed(err error) error {
+// appendFailed returns what a client is told about an append that failed. The log has the cause.
+func (a *api) appendFailed(c echo.Context, err error) error {
+	err = fmt.Errorf("append a capture: %w", err)
 	switch {
 	case errors.Is(err, events.ErrUnavailable):
+		a.logFailure(c, err)
 		return newProblem(codeLedgerUnavailable, "")
 	case errors.Is(err, events.ErrUnknownOutcome):
+		a.logFailure(c, err)
 		return newProblem(codeOutcomeUnknown, "")
 	}
-	return fmt.Errorf("append a capture: %w", err)
+	return err
 }
 
 // decision waits for the decision on an appended request. Whatever ends the wait, the request stands: when the
