@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 
+	"jobtally/internal/cli"
 	"jobtally/internal/ledger"
 )
 
@@ -14,6 +15,9 @@ type initCmd struct {
 
 // Run creates the ledger, or says that it is there.
 func (c *initCmd) Run(s *session) error {
+	if c.Partitions < 1 || c.Partitions > ledger.MaxPartitions {
+		return fmt.Errorf("%w: --partitions is 1 to %d", cli.ErrUsage, ledger.MaxPartitions)
+	}
 	connection, err := ledger.Connect(c.NATS, "jobtally operator", s.log)
 	if err != nil {
 		return err

@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"regexp"
 
+	"jobtally/internal/cli"
 	"jobtally/internal/events"
 	"jobtally/internal/token"
 )
@@ -22,14 +24,23 @@ func (c *tokenIssueCmd) Run(s *session) error {
 	return err
 }
 
+var tokenID = regexp.MustCompile(`^[0-9A-Za-z]{12}$`)
+
 type tokenRevokeCmd struct {
 	ID      string `arg:"" help:"Id of the token: the 12 characters after jt_."`
 	Account string `required:"" placeholder:"NAME" help:"Account that the token is for."`
 	access
 }
 
-// Run revokes the token: each node refuses it as soon as it has folded the decision.
+// Run revokes the token: each node refuses it as soon as it has folded the decision. Whoever pastes the whole token
+// means it too, but its secret goes no further than here.
 func (c *tokenRevokeCmd) Run(s *session) error {
+	if t, err := token.Parse(c.ID); err == nil {
+		c.ID = t.ID()
+	}
+	if !tokenID.MatchString(c.ID) {
+		return fmt.Errorf("%w: the id of a token is the 12 letters and digits after jt_", cli.ErrUsage)
+	}
 	d, err := c.ask(s, c.Account, &events.TokenRevokeRequested{TokenID: c.ID})
 	if err != nil {
 		return err

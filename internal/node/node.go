@@ -24,6 +24,8 @@ const (
 	maxUndecided = 8192
 	// readyLag is how many decisions the projection may be behind and still count as caught up.
 	readyLag = 1024
+	// readyTimeout bounds the check: a server that does not answer for so long is not there.
+	readyTimeout = 2 * time.Second
 )
 
 // ProjectionFile is the name of the projection in a data directory.
@@ -99,12 +101,21 @@ func (n *Node) openLedger(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	n.Ledger, err = ledger.Open(ctx, connection)
+	n.Ledger, err = openExisting(ctx, connection)
 	if err != nil {
 		return err
 	}
 	n.closers = append(n.closers, func() error { n.Ledger.Close(); return nil })
 	return nil
+}
+
+// openExisting opens the ledger, or says how to create it where there is none.
+func openExisting(ctx context.Context, connection *ledger.Connection) (*ledger.Ledger, error) {
+	l, err := ledger.Open(ctx, connection)
+	if errors.Is(err, ledger.ErrNoLedger) {
+		return nil, fmt.Errorf("%w on the NATS server: create it with `projector init --nats URL --partitions N`", err)
+	}
+	return l, err
 }
 
 // connect returns the connection to the ledger's server, which is part of this process unless the configuration
@@ -195,6 +206,8 @@ func (n *Node) Requester(ctx context.Context, p events.Position) (account string
 
 // Ready returns nil when the ledger answers and the projection has caught up with it, and otherwise why not.
 func (n *Node) Ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
 	for p, projector := range n.projectors {
 		if err := projector.Failure(); err != nil {
 			return fmt.Errorf("partition %d makes no progress: %w", p, err)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"time"
 
 	"jobtally/internal/events"
@@ -34,6 +36,10 @@ func Dial(ctx context.Context, cfg Config) (*Operator, error) {
 		return dialServer(ctx, cfg, cfg.NATS)
 	}
 	if !HasLedger(cfg.Dir) {
+		if _, err := os.Stat(filepath.Join(cfg.Dir, ProjectionFile)); err == nil {
+			return nil, fmt.Errorf("%w in %s: it has the projection of one on an external NATS server; name that with --nats",
+				ledger.ErrNoLedger, cfg.Dir)
+		}
 		return nil, fmt.Errorf("%w in %s: start `api --data %s` first, or name the server with --nats",
 			ledger.ErrNoLedger, cfg.Dir, cfg.Dir)
 	}
@@ -57,7 +63,7 @@ func dialServer(ctx context.Context, cfg Config, url string) (*Operator, error) 
 	if err != nil {
 		return nil, err
 	}
-	l, err := ledger.Open(ctx, connection)
+	l, err := openExisting(ctx, connection)
 	if err != nil {
 		connection.Close()
 		return nil, err

@@ -1,0 +1,246 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"jobtally/internal/events"
+)
+
+// client is a user of the API who tries again until there is an answer, with the same Idempotency-Key.
+type client struct {
+	base, token string
+	prefer      string // the Prefer header, if any
+}
+
+type answer struct {
+	Outcome   string
+	Job       struct{ ID string }
+	Used      int64
+	Limit     int64
+	Remaining int64
+}
+
+func (c client) call(ctx context.Context, method, path, key, body string) (status int, a answer, err error) {
+	r, err := http.NewRequestWithContext(ctx, method, c.base+path, strings.NewReader(body))
+	if err != nil {
+		return 0, a, err
+	}
+	r.Header.Set("Authorization", "Bearer "+c.token)
+	if c.prefer != "" {
+		r.Header.Set("Prefer", c.prefer)
+	}
+	if body != "" {
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Idempotency-Key", `"`+key+`"`)
+	}
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return 0, a, err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		return 0, a, err
+	}
+	return response.StatusCode, a, json.NewDecoder(bytes.NewReader(text)).Decode(&a)
+}
+
+// until calls until the answer has one of the statuses. There is no other signal for what it waits for: that a node
+// has folded a token, or that a ledger takes requests again.
+func (c client) until(ctx context.Context, method, path, key, body string, statuses ...int) (a answer, err error) {
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		var status int
+		status, a, err = c.call(ctx, method, path, key, body)
+		for _, wanted := range statuses {
+			if status == wanted {
+				return a, err
+			}
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return a, fmt.Errorf("%s %s: status %d: %w (%w)", method, path, status, ctx.Err(), err)
+		}
+	}
+}
+
+func (c client) capture(ctx context.Context, job string) (answer, error) {
+	return c.until(ctx, "POST", "/api/jobs", job, posting(job), http.StatusCreated)
+}
+
+func posting(job string) string {
+	return fmt.Sprintf(`{"source_url":"https://jobs.example.com/%s","title":"Engineer","company":"Example"}`, job)
+}
+
+func (c client) mustCapture(t *testing.T, job string) {
+	t.Helper()
+	if a, err := c.capture(within(t), job); err != nil || a.Outcome != "captured" || a.Job.ID == "" {
+		t.Fatalf("capture of %s: %+v, %v", job, a, err)
+	}
+}
+
+func (c client) mustHaveUsed(t *testing.T, want int64) {
+	t.Helper()
+	a, err := c.until(within(t), "GET", "/api/jobs/quota", "", "", http.StatusOK)
+	if err != nil || a.Used != want {
+		t.Fatalf("quota %+v, %v, want %d used", a, err, want)
+	}
+}
+
+// open opens an account and returns a client with a token of it.
+func open(t *testing.T, nats, base, account string, plan ...string) client {
+	t.Helper()
+	mustOperate(t, append([]string{"account", "open", account, "--nats", nats}, plan...)...)
+	return client{base: base, token: strings.TrimSpace(mustOperate(t, "token", "issue", "--account", account, "--nats", nats))}
+}
+
+// TestEachProcessRestarts runs the service and the projector apart, and restarts one after the other.
+func TestEachProcessRestarts(t *testing.T) {
+	nats, a, b := natsServer(t), t.TempDir(), t.TempDir()
+	mustOperate(t, "init", "--nats", nats, "--partitions", "4")
+	api, base := service(t, "--nats", nats, "--data", a)
+	decider := projector(t, nats, b)
+	anna := open(t, nats, base, "anna", "--limit", "4")
+	anna.mustHaveUsed(t, 0)
+	anna.mustCapture(t, "1")
+	anna.mustHaveUsed(t, 1)
+
+	api.interrupt(t)
+	api, anna.base = service(t, "--nats", nats, "--data", a)
+	anna.mustHaveUsed(t, 1)
+	anna.mustCapture(t, "2")
+
+	decider.interrupt(t)
+	decider = projector(t, nats, b)
+	anna.mustCapture(t, "3")
+	anna.mustCapture(t, "3") // the first answer again
+	anna.mustHaveUsed(t, 3)
+
+	// With the projector gone a capture stays pending, and is decided by the next one.
+	decider.kill(t)
+	hurried := anna
+	hurried.prefer = "respond-async"
+	status, _, err := hurried.call(within(t), "POST", "/api/jobs", "4", posting("4"))
+	if err != nil || status != http.StatusAccepted {
+		t.Errorf("capture without a projector: %d, %v, want 202", status, err)
+	}
+	anna.mustHaveUsed(t, 3)
+	decider = projector(t, nats, b)
+	anna.mustCapture(t, "4") // the same request again: its answer by now
+	anna.mustHaveUsed(t, 4)
+	converge(t, nats, a, b)
+	decider.interrupt(t)
+	api.interrupt(t)
+}
+
+// TestProjectorKilledUnderLoad ends the deciding one of two projectors with SIGKILL.
+func TestProjectorKilledUnderLoad(t *testing.T) {
+	nats, a := natsServer(t), t.TempDir()
+	mustOperate(t, "init", "--nats", nats, "--partitions", "4")
+	_, base := service(t, "--nats", nats, "--data", a)
+	data := []string{t.TempDir(), t.TempDir()}
+	projectors := []*process{projector(t, nats, data[0]), projector(t, nats, data[1])}
+	anna := open(t, nats, base, "anna", "--limit", "-1")
+	anna.mustHaveUsed(t, 0)
+
+	const captures, killAfter = 600, 200
+	ctx := within(t)
+	var asking sync.WaitGroup
+	var next, acknowledged atomic.Int64
+	jobs := make([]string, captures)
+	kill := make(chan struct{})
+	for range 16 {
+		asking.Go(func() {
+			for i := next.Add(1) - 1; i < captures; i = next.Add(1) - 1 {
+				captured, err := anna.capture(ctx, fmt.Sprint(i))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				jobs[i] = captured.Job.ID
+				if acknowledged.Add(1) == killAfter {
+					close(kill)
+				}
+			}
+		})
+	}
+	select {
+	case <-kill:
+	case <-ctx.Done():
+		t.Fatalf("only %d captures were acknowledged", acknowledged.Load())
+	}
+	victim := 0
+	standingBy := fmt.Sprintf("standing by.* partition=%d", events.PartitionOf("anna", 4))
+	if line, _ := projectors[0].said(standingBy); line != nil {
+		victim = 1
+	}
+	projectors[victim].kill(t)
+	left := captures - acknowledged.Load()
+	asking.Wait()
+	t.Logf("killed projector %d with %d captures to go", victim, left)
+	projectors[1-victim].await(t, "msg=\"requests stay undecided; deciding\" partition="+fmt.Sprint(events.PartitionOf("anna", 4)))
+
+	anna.mustHaveUsed(t, captures)
+	known := map[string]bool{}
+	for i, id := range jobs {
+		if status, _, err := anna.call(ctx, "GET", "/api/jobs/"+id, "", ""); status != http.StatusOK || known[id] {
+			t.Errorf("acknowledged capture %d, job %q: %d, %v, seen before %t", i, id, status, err, known[id])
+		}
+		known[id] = true
+	}
+	projectors[victim] = projector(t, nats, data[victim])
+	converge(t, nats, a, data[0], data[1])
+	for _, p := range projectors {
+		p.interrupt(t)
+	}
+}
+
+var statusRow = regexp.MustCompile(`(?m)^(\d+) +(\d+) +(\d+) +(\d+) +(\S+) +(\S+) +(\S+)$`)
+
+// converge waits until the projections in the directories have folded all of the ledger, and compares them.
+func converge(t *testing.T, nats string, dirs ...string) {
+	t.Helper()
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for ctx := within(t); ; {
+		var states, tables []string
+		for _, dir := range dirs {
+			table := mustOperate(t, "status", "--nats", nats, "--data", dir)
+			var state strings.Builder
+			for _, row := range statusRow.FindAllStringSubmatch(table, -1) {
+				if row[2] != "0" { // a partition of which nothing is folded has no row in the projection
+					fmt.Fprintln(&state, row[1], "undecided", row[3], "unfolded", row[5], "at", row[6], row[7])
+				}
+				if row[2] != row[6] && row[2] != "0" {
+					state.WriteString(dir) // no two are alike
+				}
+			}
+			states, tables = append(states, state.String()), append(tables, table)
+		}
+		alike := states[0] != ""
+		for _, state := range states {
+			alike = alike && state == states[0]
+		}
+		if alike {
+			return
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			t.Fatalf("the projections stay different:\n%s", strings.Join(tables, "\n"))
+		}
+	}
+}

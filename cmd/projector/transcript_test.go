@@ -1,0 +1,164 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write testdata/*.txt as the programs behave now")
+
+// TestTranscripts plays the sessions in testdata with the real programs, and compares what they print:
+//
+//	# a remark
+//	$ projector status     a command, what it prints, and [exit N] unless that is 0
+//	& projector run        a program that goes on running
+//	^C                     Ctrl-C for it; then what it logged
+//
+// $NATS is a server without a ledger, $DIR an empty directory, $TOKEN_ID the id of the last token issued.
+func TestTranscripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no transcripts", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := terminal{t: t, dir: t.TempDir()}
+			if bytes.Contains(want, []byte("$NATS")) {
+				s.nats = natsServer(t)
+			}
+			remark := false
+			for line := range strings.Lines(string(want)) {
+				if line == "\n" && remark {
+					s.screen.WriteString(line)
+				}
+				remark = line[0] == '#'
+				s.line(strings.TrimSuffix(line, "\n"))
+			}
+			got := s.screen.String()
+			if got == string(want) {
+				return
+			}
+			if *rewrite {
+				if err := os.WriteFile(file, []byte(got), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			t.Errorf("%s has another transcript now; to accept it, run the test with -rewrite\n%s", file, firstDifference(got, string(want)))
+		})
+	}
+}
+
+func firstDifference(got, want string) string {
+	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
+	for i := range g {
+		if i == len(w) || g[i] != w[i] {
+			return fmt.Sprintf("line %d\n got: %s\nwant: %s", i+1, g[i], strings.Join(w[min(i, len(w)):min(i+1, len(w))], ""))
+		}
+	}
+	return fmt.Sprintf("it ends after line %d", len(g))
+}
+
+// terminal plays a session. The screen is what is seen, with everything that differs from run to run under a name.
+type terminal struct {
+	t         *testing.T
+	nats, dir string
+	tokenID   string
+	running   *process
+	screen    strings.Builder
+}
+
+// line plays a line of a transcript, unless it is something that was printed.
+func (s *terminal) line(line string) {
+	switch {
+	case strings.HasPrefix(line, "#"):
+		fmt.Fprintln(&s.screen, line)
+	case strings.HasPrefix(line, "$ "):
+		fmt.Fprintln(&s.screen, line)
+		output, code := s.settled(strings.Fields(s.expand(line[2:])))
+		s.print(output)
+		if code != 0 {
+			fmt.Fprintf(&s.screen, "[exit %d]\n", code)
+		}
+		fmt.Fprintln(&s.screen)
+	case strings.HasPrefix(line, "& "):
+		fmt.Fprintln(&s.screen, line)
+		command := strings.Fields(s.expand(line[2:]))
+		s.running = spawn(s.t, command[0], command[1:]...)
+		s.running.await(s.t, "msg=(deciding|listening)")
+		fmt.Fprintln(&s.screen)
+	case line == "^C":
+		fmt.Fprintln(&s.screen, line)
+		s.running.interrupt(s.t)
+		s.print(s.running.logged() + "\n")
+		fmt.Fprintln(&s.screen)
+	}
+}
+
+func (s *terminal) expand(line string) string {
+	return strings.NewReplacer("$NATS", s.nats, "$DIR", s.dir, "$TOKEN_ID", s.tokenID).Replace(line)
+}
+
+// settled runs a command, and a status again until everything is folded: an operator hears of a decision when it is
+// recorded, which is before the projectors have folded it.
+func (s *terminal) settled(command []string) (output string, code int) {
+	unfolded := regexp.MustCompile(`(?m)^\d+ +\d+ +\d+ +\d+ +[1-9]\d* +\d+ `)
+	for deadline := time.Now().Add(patience); ; {
+		output, code = s.run(command)
+		if !unfolded.MatchString(output) || time.Now().After(deadline) {
+			return output, code
+		}
+	}
+}
+
+func (s *terminal) run(command []string) (output string, code int) {
+	cmd := exec.CommandContext(within(s.t), program(s.t, command[0]), command[1:]...)
+	cmd.Args[0] = command[0]
+	cmd.Dir = s.dir
+	text, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		s.t.Fatal(err)
+	}
+	return string(text), cmd.ProcessState.ExitCode()
+}
+
+var (
+	ledgerID = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
+	issued   = regexp.MustCompile(`jt_([0-9A-Za-z]{12})_[0-9A-Za-z]{38}`)
+	digest   = regexp.MustCompile(`(?m)(^\d+ .* )[0-9a-f]{8}$`)
+	logTime  = regexp.MustCompile(`time=\S+`)
+	address  = regexp.MustCompile(`127\.0\.0\.1:\d{4,}`)
+)
+
+func (s *terminal) print(output string) {
+	if t := issued.FindStringSubmatch(output); t != nil {
+		s.tokenID = t[1]
+	}
+	output = issued.ReplaceAllString(output, "<token>")
+	output = ledgerID.ReplaceAllString(output, "<ledger>")
+	output = digest.ReplaceAllString(output, "$1<digest>")
+	output = logTime.ReplaceAllString(output, "time=<time>")
+	names := []string{s.dir, "$DIR"}
+	if s.nats != "" {
+		names = append(names, s.nats, "$NATS")
+	}
+	if s.tokenID != "" {
+		names = append(names, s.tokenID, "$TOKEN_ID")
+	}
+	output = strings.NewReplacer(names...).Replace(output)
+	s.screen.WriteString(address.ReplaceAllString(output, "<address>"))
+}

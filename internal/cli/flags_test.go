@@ -1,0 +1,92 @@
+package cli_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"maps"
+	"strings"
+	"testing"
+	"time"
+
+	"jobtally/internal/cli"
+)
+
+func TestPlans(t *testing.T) {
+	for text, want := range map[string]cli.Plans{
+		"free=50":                    {"free": 50},
+		"free=50,pro=500,premium=-1": {"free": 50, "pro": 500, "premium": -1},
+		" free=0 , pro=500":          {"free": 0, "pro": 500},
+		"big=9223372036854775807":    {"big": 9223372036854775807},
+		"":                           nil,
+		"free":                       nil,
+		"free=":                      nil,
+		"=50":                        nil,
+		"free=50,":                   nil,
+		"free=many":                  nil,
+		"free=-2":                    nil,
+		"free=1.5":                   nil,
+		"free=50;pro=500":            nil,
+		"big=9223372036854775808":    nil,
+		"free=50,pro":                nil,
+	} {
+		var plans cli.Plans
+		err := plans.UnmarshalText([]byte(text))
+		if (err == nil) != (want != nil) || !maps.Equal(plans, want) {
+			t.Errorf("%q: %v, %v, want %v", text, plans, err, want)
+		}
+		if err != nil && !strings.Contains(err.Error(), "write NAME=LIMIT") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+func TestPlanLimit(t *testing.T) {
+	plans := cli.Plans{"pro": 500, "free": 50}
+	if limit, err := plans.Limit("pro"); limit != 500 || err != nil {
+		t.Errorf("%d, %v", limit, err)
+	}
+	_, err := plans.Limit("gold")
+	if !errors.Is(err, cli.ErrUsage) || err.Error() != `usage: there is no plan "gold"; there are free, pro` {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestSync(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"always": 0, "1s": time.Second, "250ms": 250 * time.Millisecond,
+		"": -1, "0": -1, "0s": -1, "-1s": -1, "1": -1, "Always": -1, "never": -1,
+	} {
+		sync := cli.Sync(42)
+		err := sync.UnmarshalText([]byte(text))
+		if want == -1 {
+			want = 42
+			if err == nil {
+				t.Errorf("%q was taken for %s", text, time.Duration(sync))
+			}
+		} else if err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
+		if time.Duration(sync) != want {
+			t.Errorf("%q: %s, want %s", text, time.Duration(sync), want)
+		}
+	}
+}
+
+func TestLogger(t *testing.T) {
+	var text, structured bytes.Buffer
+	cli.Logging{LogLevel: slog.LevelWarn, LogFormat: "text"}.Logger(&text).Info("hello")
+	if text.Len() > 0 {
+		t.Errorf("logged below the level: %s", &text)
+	}
+	cli.Logging{LogFormat: "text"}.Logger(&text).Info("hello", "to", "anna")
+	if !strings.HasSuffix(text.String(), "level=INFO msg=hello to=anna\n") {
+		t.Errorf("text: %s", &text)
+	}
+	cli.Logging{LogFormat: "json"}.Logger(&structured).Info("hello", "to", "anna")
+	var line struct{ Level, Msg, To string }
+	if err := json.Unmarshal(structured.Bytes(), &line); err != nil || line.Msg != "hello" || line.To != "anna" || line.Level != "INFO" {
+		t.Errorf("json: %s", &structured)
+	}
+}

@@ -1,0 +1,128 @@
+package node_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+
+	"jobtally/internal/events"
+	"jobtally/internal/ledger"
+	"jobtally/internal/node"
+)
+
+// undecidedBound is how many requests a node records in a partition before it wants them decided.
+const undecidedBound = 8192
+
+// TestUndecidedRequestsAreBounded fills a partition that nobody decides, and then lets somebody decide.
+func TestUndecidedRequestsAreBounded(t *testing.T) {
+	e := serve(t, 2)
+	n := start(t, node.Config{Dir: t.TempDir(), NATS: e.url})
+	full, other := accountIn(0, 2), accountIn(1, 2)
+	fill(t, n, full, undecidedBound+1)
+
+	refused := capturing(full, "refused", "https://x.com/refused")
+	if _, err := n.Append(t.Context(), refused); !errors.Is(err, events.ErrUnavailable) {
+		t.Fatalf("one more: %v, want ErrUnavailable", err)
+	}
+	if heads, err := n.Ledger.Heads(t.Context(), 0); err != nil || heads.Requests != undecidedBound+1 {
+		t.Errorf("the refused one left the heads at %+v, %v", heads, err)
+	}
+	if _, err := n.Append(t.Context(), capturing(other, "1", "https://x.com/1")); err != nil {
+		t.Errorf("the other partition: %v", err)
+	}
+
+	decider := start(t, node.Config{Dir: t.TempDir(), NATS: e.url, Decides: true})
+	if _, err := n.Projection.Await(within(t), events.Position{Partition: 0, Sequence: undecidedBound + 1}); err != nil {
+		t.Fatal(err)
+	}
+	if d := mustAsk(t, n.Node, refused); d.Position.Sequence != undecidedBound+2 {
+		t.Errorf("taken after all at %s", d.Position)
+	}
+	converge(t, n, decider)
+}
+
+func accountIn(partition, partitions int) string {
+	for i := 0; ; i++ {
+		if name := fmt.Sprint("account-", i); events.PartitionOf(name, partitions) == partition {
+			return name
+		}
+	}
+}
+
+// fill appends so many requests, as many at once as the group commit takes.
+func fill(t *testing.T, n running, account string, count int64) {
+	t.Helper()
+	ctx := within(t)
+	var appending sync.WaitGroup
+	var next atomic.Int64
+	for range 1024 {
+		appending.Go(func() {
+			for i := next.Add(1); i <= count; i = next.Add(1) {
+				if _, err := n.Append(ctx, capturing(account, fmt.Sprint(i), fmt.Sprint("https://x.com/", i))); err != nil {
+					t.Errorf("append %d: %v", i, err)
+					return
+				}
+			}
+		})
+	}
+	appending.Wait()
+}
+
+// TestUnknownRequestStopsItsPartition has a newer jobtally write a request that this one does not know.
+func TestUnknownRequestStopsItsPartition(t *testing.T) {
+	dir := t.TempDir()
+	n := start(t, node.Config{Dir: dir, Decides: true, Partitions: 2})
+	stopped, other := accountIn(0, 2), accountIn(1, 2)
+	open(t, n.Node, stopped, 10)
+	publish(t, dir, &nats.Msg{
+		Subject: "requests.0." + stopped + ".job_teleport",
+		Header: nats.Header{
+			"ce-specversion": {"1.0"}, "ce-id": {"1"}, "ce-source": {"/jobtally/accounts/" + stopped},
+			"ce-type": {"jobtally.job.teleport_requested.v9"}, "ce-time": {"2026-11-22T10:00:00Z"},
+		},
+		Data: []byte(`{}`),
+	})
+	n.log.await(t, "partition stopped")
+
+	const reason = "request 0-2: unknown type \"jobtally.job.teleport_requested.v9\"; a newer jobtally wrote it"
+	_, err := n.Append(t.Context(), capturing(stopped, "1", "https://x.com/1"))
+	if !errors.Is(err, events.ErrUnavailable) || !errors.Is(err, events.ErrUnknownType) || !strings.Contains(err.Error(), reason) {
+		t.Errorf("append: %v, want ErrUnavailable because of %s", err, reason)
+	}
+	if heads, err := n.Ledger.Heads(t.Context(), 0); err != nil || heads != (events.Heads{Requests: 2, Decisions: 1}) {
+		t.Errorf("heads %+v, %v", heads, err)
+	}
+	if err := n.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "partition 0") || !strings.Contains(err.Error(), reason) {
+		t.Errorf("ready: %v", err)
+	}
+	if got := used(t, n.Node, stopped); got != 0 {
+		t.Errorf("the quota still answers, but says %d", got)
+	}
+	open(t, n.Node, other, 10) // in the partition that goes on
+
+	stop(t, n)
+	again := start(t, node.Config{Dir: dir, Decides: true})
+	again.log.await(t, "partition stopped")
+}
+
+// publish puts a message into the ledger of an embedded node behind its back.
+func publish(t *testing.T, dir string, m *nats.Msg) {
+	t.Helper()
+	url, err := ledger.EmbeddedURL(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if _, err := nc.RequestMsg(m, patience); err != nil {
+		t.Fatal(err)
+	}
+}
