@@ -36,6 +36,6 @@ func (c *initCmd) Run(s *session) error {
 	if created {
 		what = "created"
 	}
-	_, err = fmt.Fprintf(s.stdout, "ledger %s %s, %d partitions\n", l.ID, what, l.Partitions)
+	_, err = fmt.Fprintf(s.stdout, "ledger %s %s: partitions %d, replicas %d\n", l.ID, what, l.Partitions, l.Replicas)
 	return err
 }

@@ -139,7 +139,7 @@ func TestEnvironmentNamesTheLedger(t *testing.T) {
 	t.Setenv("JOBTALLY_NATS", url)
 	t.Setenv("JOBTALLY_DATA", t.TempDir())
 	t.Setenv("JOBTALLY_PARTITIONS", "3")
-	if said := mustOperate(t, "init"); !strings.HasSuffix(said, " created, 3 partitions\n") {
+	if said := mustOperate(t, "init"); !strings.HasSuffix(said, " created: partitions 3, replicas 1\n") {
 		t.Error(said)
 	}
 	if said := mustOperate(t, "status"); !strings.Contains(said, "partitions: 3") {

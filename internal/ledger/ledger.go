@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -34,6 +36,7 @@ type Connection = nats.Conn
 type Ledger struct {
 	ID         string // made at creation: tells this ledger from any other
 	Partitions int
+	Replicas   int // servers that keep each stream
 
 	nc        *nats.Conn
 	js        jetstream.JetStream
@@ -43,12 +46,12 @@ type Ledger struct {
 
 // Connect connects to a nats-server, and keeps connecting again when the connection is lost. What is published
 // meanwhile fails at once instead of being buffered: nobody may be answered on the strength of a buffer.
-func Connect(url, name string, log *slog.Logger) (*nats.Conn, error) {
-	return connect(url, name, log)
+func Connect(server, name string, log *slog.Logger) (*nats.Conn, error) {
+	return connect(server, name, log)
 }
 
-func connect(url, name string, log *slog.Logger, options ...nats.Option) (*nats.Conn, error) {
-	nc, err := nats.Connect(url, append(options, nats.Name(name),
+func connect(server, name string, log *slog.Logger, options ...nats.Option) (*nats.Conn, error) {
+	nc, err := nats.Connect(server, append(options, nats.Name(name),
 		nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait), nats.ReconnectBufSize(-1), nats.Timeout(ackTimeout),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
@@ -59,9 +62,19 @@ func connect(url, name string, log *slog.Logger, options ...nats.Option) (*nats.
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { log.Warn("nats", "error", err) }),
 	)...)
 	if err != nil {
-		return nil, fmt.Errorf("connect to nats: %w", err)
+		return nil, fmt.Errorf("connect to the NATS server at %s: %w", redacted(server), err)
 	}
 	return nc, nil
+}
+
+// redacted returns a server's URL without its password. A list of them is cut to the first.
+func redacted(server string) string {
+	first, _, _ := strings.Cut(server, ",")
+	u, err := url.Parse(first)
+	if err != nil {
+		return "the address given"
+	}
+	return u.Redacted()
 }
 
 // Open opens the ledger that Create made. It returns ErrNoLedger where there is none, and ErrDrift, with the
@@ -79,15 +92,17 @@ func Open(ctx context.Context, nc *nats.Conn) (*Ledger, error) {
 	if err := found.check(); err != nil {
 		return nil, err
 	}
-	l := &Ledger{ID: found.id, Partitions: found.partitions, nc: nc, js: js, streams: map[string]jetstream.Stream{}}
+	l := &Ledger{
+		ID: found.id, Partitions: found.partitions, Replicas: found.streams[events.Requests.Name(0)].Config.Replicas,
+		nc: nc, js: js, streams: map[string]jetstream.Stream{},
+	}
 	for name := range found.streams {
 		if l.streams[name], err = js.Stream(ctx, name); err != nil {
 			return nil, fmt.Errorf("stream %s: %w", name, err)
 		}
 	}
-	atomic := found.streams[events.Requests.Name(0)].Config.Replicas == 1
 	for range l.Partitions {
-		l.appenders = append(l.appenders, startAppender(nc, js, atomic))
+		l.appenders = append(l.appenders, startAppender(nc, js, l.Replicas == 1))
 	}
 	return l, nil
 }

@@ -81,6 +81,9 @@ func start(ctx context.Context, cfg Config, unlock func() error) (*Node, error) 
 }
 
 func (n *Node) open(ctx context.Context, cfg Config) (err error) {
+	if cfg.NATS != "" && HasLedger(cfg.Dir) {
+		return fmt.Errorf("%s has a ledger of its own: give a node on an external NATS server another data directory", cfg.Dir)
+	}
 	if err := n.openLedger(ctx, cfg); err != nil {
 		return err
 	}

@@ -80,7 +80,7 @@ func TestOperatorIsToldWhy(t *testing.T) {
 		{"no directory", config(missing, ""), ledger.ErrNoLedger, "start `api --data " + missing + "` first"},
 		{"a node on an external server", config(follower, ""), ledger.ErrNoLedger, "name that with --nats"},
 		{"a server without a ledger", config("", bare.url), ledger.ErrNoLedger, "projector init"},
-		{"no server", config("", "nats://127.0.0.1:1"), nil, "connect to nats: "},
+		{"no server", config("", "nats://127.0.0.1:1"), nil, "connect to the NATS server at nats://127.0.0.1:1: "},
 	} {
 		began := time.Now()
 		o, err := node.Dial(t.Context(), step.cfg)
