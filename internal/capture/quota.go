@@ -26,7 +26,7 @@ func (q Quota) Remaining() int64 {
 }
 
 // Reset returns the instant at which the count starts at 0 again: 00:00:00 UTC on the first of the next month.
-func (q Quota) Reset() time.Time { return q.Month.Next().Start() }
+func (q Quota) Reset() time.Time { return q.Month.Start().AddDate(0, 1, 0) }
 
 // ResetDate returns the day of Reset, written 2024-02-01.
 func (q Quota) ResetDate() string { return q.Reset().Format(time.DateOnly) }
@@ -36,13 +36,13 @@ func (q Quota) exhausted() bool { return q.Limit != Unlimited && q.Used >= q.Lim
 
 // threshold returns the percentage of the limit, 80 or 100, that the last capture reached, or 0.
 func (q Quota) threshold() int {
-	if q.Limit == Unlimited {
+	switch {
+	case q.Limit == Unlimited:
 		return 0
-	}
-	for _, percent := range []int64{100, 80} {
-		if q.Used*100 >= q.Limit*percent && (q.Used-1)*100 < q.Limit*percent {
-			return int(percent)
-		}
+	case q.Used == q.Limit:
+		return 100
+	case q.Used == q.Limit-q.Limit/5: // 80 %, rounded up
+		return 80
 	}
 	return 0
 }

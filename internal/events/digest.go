@@ -5,12 +5,13 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"strings"
 )
 
 // Digest is a SHA-256 value, written as 64 lower-case hexadecimal digits.
 type Digest [sha256.Size]byte
 
-var errDigest = errors.New("not a digest: it has 64 hexadecimal digits")
+var errDigest = errors.New("not a digest: it has 64 lower-case hexadecimal digits")
 
 // Hash digests the parts one after another, each preceded by its length in eight big-endian bytes, so that no two
 // different lists of parts have the same input.
@@ -27,9 +28,9 @@ func Hash(parts ...[]byte) Digest {
 	return d
 }
 
-// ParseDigest reads the form that String writes.
+// ParseDigest reads the form that String writes, and no other spelling of it: upper-case digits are an error.
 func ParseDigest(s string) (d Digest, err error) {
-	if len(s) != hex.EncodedLen(len(d)) {
+	if len(s) != hex.EncodedLen(len(d)) || strings.ContainsAny(s, "ABCDEF") {
 		return Digest{}, errDigest
 	}
 	if _, err := hex.Decode(d[:], []byte(s)); err != nil {

@@ -34,7 +34,7 @@ var errEscape = errors.New("not percent-encoded UTF-8")
 // unescape reads what escape writes. Like any decoder of the binding it refuses what is not UTF-8.
 func unescape(s string) (string, error) {
 	if !strings.Contains(s, "%") {
-		return s, validUTF8(s)
+		return validUTF8(s)
 	}
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
@@ -52,14 +52,14 @@ func unescape(s string) (string, error) {
 		b.WriteByte(byte(high<<4 | low))
 		i += 2
 	}
-	return b.String(), validUTF8(b.String())
+	return validUTF8(b.String())
 }
 
-func validUTF8(s string) error {
+func validUTF8(s string) (string, error) {
 	if !utf8.ValidString(s) {
-		return errEscape
+		return "", errEscape
 	}
-	return nil
+	return s, nil
 }
 
 func unhex(c byte) int {

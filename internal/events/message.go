@@ -65,32 +65,37 @@ func DecodeRequest(m Message, partition, partitions int) (Request, error) {
 		return r, err
 	}
 	if err != nil {
-		r.Body = &Malformed{Kind: kind, Reason: err.Error()}
+		r.Body = &Malformed{Kind: strings.ToValidUTF8(kind, "\ufffd"), Reason: err.Error()}
 	}
 	return r, nil
 }
 
-func (r *Request) decode(m Message, partitions int) (kind string, err error) {
+// decode reads what it can, up to the first thing that it cannot: what r then holds is fit to be written in a decision.
+// The texts of its errors go into the decision's digest. So they are all of this package, and never change: those of
+// the standard library differ from one version to the next.
+func (r *Request) decode(m Message, partitions int) (string, error) {
 	tokens := strings.Split(m.Subject, ".")
 	if len(tokens) != 4 {
-		return "", fmt.Errorf("subject %q: want requests.<partition>.<account>.<kind>", m.Subject)
+		return "", errors.New("the subject is not requests.<partition>.<account>.<kind>")
 	}
-	kind = tokens[3]
-	if err := ValidAccount(tokens[2]); err != nil {
-		return kind, err
+	kind := tokens[3]
+	if ValidAccount(tokens[2]) != nil {
+		return kind, errors.New("the subject names no account")
 	}
 	if want := PartitionOf(tokens[2], partitions); want != r.Position.Partition {
 		return kind, fmt.Errorf("account %s belongs to partition %d", tokens[2], want)
 	}
 	r.Account = tokens[2]
-	if r.ID, err = unescape(header(m, headerID)); err != nil {
+	id, err := unescape(header(m, headerID))
+	if err != nil {
 		return kind, fmt.Errorf("ce-id: %w", err)
 	}
-	if err := validRequestID(r.ID); err != nil {
+	if err := validRequestID(id); err != nil {
 		return kind, err
 	}
+	r.ID = id
 	if r.Time, err = parseTime(header(m, headerTime)); err != nil {
-		return kind, fmt.Errorf("ce-time: %w", err)
+		return kind, fmt.Errorf("ce-time %w", err)
 	}
 	return kind, r.decodeBody(header(m, headerType), kind, m.Data)
 }
@@ -104,10 +109,10 @@ func (r *Request) decodeBody(ceType, kind string, data []byte) error {
 		return fmt.Errorf("%w %q", ErrUnknownType, ceType)
 	}
 	if body.requestKind() != kind {
-		return fmt.Errorf("a %s stands under the subject of a %s", ceType, kind)
+		return fmt.Errorf("%s stands under the subject of another kind", ceType)
 	}
-	if err := json.Unmarshal(data, body); err != nil {
-		return fmt.Errorf("data of %s: %w", ceType, err)
+	if json.Unmarshal(data, body) != nil {
+		return fmt.Errorf("the data is not that of a %s", ceType)
 	}
 	if err := validBody(body); err != nil {
 		return err
@@ -133,13 +138,13 @@ func validRequestID(id string) error {
 func validBody(body RequestBody) error {
 	switch b := body.(type) {
 	case *JobCaptureRequested:
-		if b.CanonicalURL == "" || b.Month == "" {
-			return errors.New("a capture needs canonical_url and month")
+		if b.CanonicalURL == "" || b.Month == "" || b.PayloadHash == (Digest{}) {
+			return errors.New("a capture needs canonical_url, month and payload_hash")
 		}
 	case *AccountOpenRequested:
-		return validLimit(b.Limit)
+		return validPlan(b.Plan, b.Limit)
 	case *PlanChangeRequested:
-		return validLimit(b.Limit)
+		return validPlan(b.Plan, b.Limit)
 	case *TokenIssueRequested:
 		if b.TokenID == "" || b.SecretHash == (Digest{}) {
 			return errors.New("a token needs token_id and secret_hash")
@@ -152,7 +157,10 @@ func validBody(body RequestBody) error {
 	return nil
 }
 
-func validLimit(limit int64) error {
+func validPlan(plan string, limit int64) error {
+	if plan == "" {
+		return errors.New("a plan needs a name")
+	}
 	if limit < -1 {
 		return fmt.Errorf("limit %d: a limit is a number of captures, or -1 for unlimited", limit)
 	}
@@ -187,7 +195,7 @@ func (d *Decision) Message() Message {
 		Sequence: d.Position.Sequence,
 	}
 	if about := d.Body.about(); about != "" {
-		m.Header[headerSubject] = []string{about}
+		m.Header[headerSubject] = []string{escape(about)}
 	}
 	return m
 }
@@ -231,7 +239,7 @@ func (d *Decision) decode(m Message) (err error) {
 		return fmt.Errorf("ce-requestid: %w", err)
 	}
 	if d.Time, err = parseTime(header(m, headerTime)); err != nil {
-		return fmt.Errorf("ce-time: %w", err)
+		return fmt.Errorf("ce-time %w", err)
 	}
 	if d.RequestDigest, err = ParseDigest(header(m, headerRequestDigest)); err != nil {
 		return fmt.Errorf("ce-requestdigest: %w", err)
@@ -268,7 +276,14 @@ func encode(body any) []byte {
 
 func formatTime(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
+var errTime = errors.New("is not a time of RFC 3339, of the years 0 to 9999 in UTC")
+
+// parseTime reads what formatTime writes. A year that formatTime could not write in four digits is refused: an offset
+// can lead there.
 func parseTime(s string) (time.Time, error) {
 	t, err := time.Parse(time.RFC3339Nano, s)
-	return t.UTC(), err
+	if t = t.UTC(); err != nil || t.Year() < 0 || t.Year() > 9999 {
+		return time.Time{}, errTime
+	}
+	return t, nil
 }

@@ -1,0 +1,202 @@
+package capture
+
+import (
+	"reflect"
+	"regexp"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"jobtally/internal/events"
+)
+
+// past is the plain list of what happened in one account. Each method answers its question by going through it all.
+type past []step
+
+// pastOf returns the steps of an account.
+func pastOf(steps []step, account string) (p past) {
+	for _, s := range steps {
+		if s.request.Account == account {
+			p = append(p, s)
+		}
+	}
+	return p
+}
+
+// plan returns the plan and limit that hold, or not ok if the account was never opened.
+func (p past) plan() (plan string, limit int64, ok bool) {
+	for _, s := range p {
+		switch b := s.decision.Body.(type) {
+		case *events.AccountOpened:
+			plan, limit, ok = b.Plan, b.Limit, true
+		case *events.PlanChanged:
+			plan, limit = b.Plan, b.Limit
+		}
+	}
+	return plan, limit, ok
+}
+
+// captured returns the steps that put a job into the tracker.
+func (p past) captured() (steps past) {
+	for _, s := range p {
+		if _, ok := s.decision.Body.(*events.JobCaptured); ok {
+			steps = append(steps, s)
+		}
+	}
+	return steps
+}
+
+func (p past) used(month events.Month) (used int64) {
+	for _, s := range p.captured() {
+		if s.request.Body.(*events.JobCaptureRequested).Month == month {
+			used++
+		}
+	}
+	return used
+}
+
+// firstAnswer returns the step that answered the capture request with this id on its merits.
+func (p past) firstAnswer(id string) (first step, ok bool) {
+	for _, s := range p {
+		switch s.decision.Body.(type) {
+		case *events.JobCaptured, *events.JobCaptureDuplicated, *events.JobCaptureRejected:
+			if s.request.ID == id {
+				return s, true
+			}
+		}
+	}
+	return step{}, false
+}
+
+// token says whether a token was ever issued.
+func (p past) token(id string) bool {
+	for _, s := range p {
+		if b, ok := s.decision.Body.(*events.TokenIssued); ok && b.TokenID == id {
+			return true
+		}
+	}
+	return false
+}
+
+// answer returns what a request is to be answered. The id of a new job and the words of a refusal are left out.
+func (p past) answer(r *events.Request) events.DecisionBody {
+	refused := func(reason string) events.DecisionBody {
+		return &events.RequestRefused{Kind: events.KindOf(r.Body), Reason: reason}
+	}
+	plan, limit, open := p.plan()
+	opening, isOpening := r.Body.(*events.AccountOpenRequested)
+	_, isMalformed := r.Body.(*events.Malformed)
+	switch {
+	case isMalformed:
+		return refused("malformed")
+	case isOpening && open:
+		return refused("account_exists")
+	case isOpening:
+		return &events.AccountOpened{Plan: opening.Plan, Limit: opening.Limit}
+	case !open:
+		return refused("account_unknown")
+	}
+	switch b := r.Body.(type) {
+	case *events.PlanChangeRequested:
+		return &events.PlanChanged{Plan: b.Plan, Limit: b.Limit, PreviousPlan: plan, PreviousLimit: limit}
+	case *events.TokenIssueRequested:
+		if p.token(b.TokenID) {
+			return refused("token_exists")
+		}
+		return &events.TokenIssued{TokenID: b.TokenID, SecretHash: b.SecretHash}
+	case *events.TokenRevokeRequested:
+		if !p.token(b.TokenID) {
+			return refused("token_unknown")
+		}
+		return &events.TokenRevoked{TokenID: b.TokenID}
+	}
+	return p.answerCapture(r.ID, r.Body.(*events.JobCaptureRequested), limit, refused)
+}
+
+func (p past) answerCapture(
+	id string, b *events.JobCaptureRequested, limit int64, refused func(string) events.DecisionBody,
+) events.DecisionBody {
+	source := events.Source{CanonicalURL: b.CanonicalURL, SourceRules: b.SourceRules, PayloadHash: b.PayloadHash}
+	used := p.used(b.Month)
+	count := events.Count{Month: b.Month, Used: used, Limit: limit}
+	if first, ok := p.firstAnswer(id); ok {
+		if first.request.Body.(*events.JobCaptureRequested).PayloadHash == b.PayloadHash {
+			return &events.JobCaptureRepeated{First: first.request.Position, Month: b.Month}
+		}
+		return refused("idempotency_key_reused")
+	}
+	for _, s := range p.captured() {
+		if s.request.Body.(*events.JobCaptureRequested).CanonicalURL == b.CanonicalURL {
+			job := s.decision.Body.(*events.JobCaptured).JobID
+			return &events.JobCaptureDuplicated{JobID: job, SourceURL: b.Job.SourceURL, Source: source, Count: count}
+		}
+	}
+	if limit >= 0 && used+1 > limit {
+		year, month, _ := b.Month.Start().Date()
+		reset := b.Month.Start().AddDate(0, 0, daysOf(year, int(month))).Format("2006-01-02")
+		return &events.JobCaptureRejected{Reason: "quota_exceeded", SourceURL: b.Job.SourceURL, Source: source, Count: count, ResetDate: reset}
+	}
+	count.Used++
+	captured := &events.JobCaptured{Job: b.Job, Source: source, Count: count}
+	if reached := level(used+1, limit); limit > 0 && reached > level(used, limit) {
+		captured.Threshold = reached
+	}
+	return captured
+}
+
+func daysOf(year, month int) int {
+	days := [...]int{31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31}[month-1]
+	if month == 2 && year%4 == 0 && (year%100 != 0 || year%400 == 0) {
+		days++
+	}
+	return days
+}
+
+var jobIDForm = regexp.MustCompile(`^job_[a-z2-7]{24}$`)
+
+// TestEveryAnswerIsTheOraclesAnswer decides random histories, and compares each decision with one that is worked out
+// from the list of all that happened before.
+func TestEveryAnswerIsTheOraclesAnswer(t *testing.T) {
+	seen := map[string]int{}
+	rapid.Check(t, func(t *rapid.T) {
+		h := newHistory()
+		jobs := map[string]bool{}
+		for _, m := range drawHistory(t, "history", allAccounts...) {
+			before := h.steps
+			s := h.take(t, m)
+			want := pastOf(before, s.request.Account).answer(&s.request)
+			got := reflect.New(reflect.TypeOf(s.decision.Body).Elem())
+			got.Elem().Set(reflect.ValueOf(s.decision.Body).Elem())
+			switch b := got.Interface().(type) {
+			case *events.JobCaptured:
+				if !jobIDForm.MatchString(b.JobID) || jobs[b.JobID] {
+					t.Fatalf("%s: job id %q is ill-formed or taken", s.decision.Position, b.JobID)
+				}
+				jobs[b.JobID] = true
+				b.JobID = ""
+			case *events.RequestRefused:
+				if b.Detail == "" {
+					t.Fatalf("%s: a refusal without a word", s.decision.Position)
+				}
+				seen[b.Reason]++
+				b.Detail = ""
+			}
+			if !reflect.DeepEqual(got.Interface(), want) {
+				t.Fatalf("%s: %+v\ndecided %T %+v\n   want %T %+v", s.decision.Position, s.request.Body, s.decision.Body, s.decision.Body, want, want)
+			}
+			if d := s.decision; d.Account != s.request.Account || d.RequestID != s.request.ID || !d.Time.Equal(s.request.Time) ||
+				d.Position != s.request.Position || d.RequestDigest != s.request.Digest {
+				t.Fatalf("%s: the decision is on another request: %+v", d.Position, d)
+			}
+			seen[events.OutcomeOf(s.decision.Body)]++
+		}
+	})
+	for _, outcome := range []string{
+		"captured", "duplicated", "rejected", "repeated", "refused", "opened", "plan_changed", "token_issued", "token_revoked",
+		"idempotency_key_reused", "malformed", "account_unknown", "account_exists", "token_exists", "token_unknown",
+	} {
+		if seen[outcome] == 0 {
+			t.Errorf("no history led to %s: %v", outcome, seen)
+		}
+	}
+}
