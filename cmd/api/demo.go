@@ -37,13 +37,13 @@ type demo struct {
 // taken up where it ended. Later starts find nothing to do: also when the account got another plan, the token was
 // revoked, or its file removed.
 func (d demo) ensure(ctx context.Context, stdout io.Writer, url string) error {
-	limit, err := d.plans.Limit(demoPlan)
-	if err != nil {
-		return err
-	}
 	heads, err := d.node.Ledger.Heads(ctx, events.PartitionOf(demoAccount, d.node.Ledger.Partitions))
 	if err != nil || heads.Requests >= 2 {
 		return err // both requests below are recorded, whatever became of them since
+	}
+	limit, err := d.plans.Limit(demoPlan)
+	if err != nil {
+		return fmt.Errorf("%w; the first start opens account %s on plan %s", err, demoAccount, demoPlan)
 	}
 	t, err := d.token()
 	if err != nil {
