@@ -23,6 +23,10 @@ const (
 	// atomicFrom is the size from which a group costs less as one atomic batch (one fsync, and some milliseconds of
 	// staging) than as so many publishes (an fsync each).
 	atomicFrom = 16
+
+	// decisionRoom is kept free of what the server takes as one message, for the decision on a request says more than
+	// the request. It also holds the headers of a batch.
+	decisionRoom = 4 << 10
 )
 
 // appender is the group commit of one partition: whatever waits while a group is being made durable is the next one.
@@ -72,6 +76,10 @@ func (a *appender) close() {
 // append waits until the message is durable and returns its sequence.
 func (a *appender) append(ctx context.Context, m events.Message) (uint64, error) {
 	p := &pendingAppend{message: natsMessage(m), answered: make(chan struct{})}
+	// Checked here and not by the client library, which would fail the whole group that such a message is in.
+	if size, limit := int64(p.message.Size()), a.nc.MaxPayload()-decisionRoom; size > limit {
+		return 0, fmt.Errorf("%w: %w: it has %d bytes, and may have %d", events.ErrUnavailable, nats.ErrMaxPayload, size, limit)
+	}
 	if err := a.enqueue(p); err != nil {
 		return 0, err
 	}

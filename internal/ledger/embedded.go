@@ -19,6 +19,7 @@ import (
 
 const (
 	startTimeout = 30 * time.Second // a large ledger whose index was lost is scanned whole at start
+	startPoll    = 100 * time.Millisecond
 
 	// JetStream computes a limit from the machine wherever it is given none. Memory is for the ordered consumers
 	// alone; the disk is bounded by its size, and a full one refuses appends with an error.
@@ -40,11 +41,15 @@ type Embedded struct {
 // StartEmbedded starts a nats-server that keeps its streams in dir/jetstream and syncs them to disk as sync says:
 // 0 before every acknowledgement, else in such intervals. The caller holds the lock on dir.
 func StartEmbedded(dir string, sync time.Duration, log *slog.Logger) (*Embedded, error) {
+	store := filepath.Join(dir, "jetstream")
+	if err := dropUnborn(store); err != nil {
+		return nil, err
+	}
 	password := rand.Text()
 	opts := &server.Options{
 		ServerName: "jobtally", Host: "127.0.0.1", Port: server.RANDOM_PORT,
 		CustomClientAuthentication: credentials{password},
-		JetStream:                  true, StoreDir: filepath.Join(dir, "jetstream"),
+		JetStream:                  true, StoreDir: store,
 		JetStreamMaxMemory: maxMemory, JetStreamMaxStore: maxStore,
 		SyncAlways: sync == 0, SyncInterval: sync,
 		NoSigs: true,
@@ -56,9 +61,9 @@ func StartEmbedded(dir string, sync time.Duration, log *slog.Logger) (*Embedded,
 	logger := &serverLog{log: log.With("component", "nats-server")}
 	s.SetLoggerV2(logger, false, false, false)
 	s.Start()
-	if !s.ReadyForConnections(startTimeout) {
+	if err := logger.awaitReady(s); err != nil {
 		s.Shutdown()
-		return nil, fmt.Errorf("nats-server did not start on %s: %w", opts.StoreDir, logger.fatal())
+		return nil, fmt.Errorf("nats-server did not start on %s: %w", opts.StoreDir, err)
 	}
 	u := url.URL{Scheme: "nats", User: url.UserPassword(embeddedUser, password), Host: s.Addr().String()}
 	e := &Embedded{URL: u.String(), server: s, urlPath: filepath.Join(dir, urlFile)}
@@ -108,12 +113,22 @@ type serverLog struct {
 	lastFatal error
 }
 
+// awaitReady returns nil once the server takes connections, and otherwise why it does not.
+func (l *serverLog) awaitReady(s *server.Server) error {
+	for start := time.Now(); !s.ReadyForConnections(startPoll); {
+		if err := l.fatal(); err != nil {
+			return err
+		}
+		if time.Since(start) > startTimeout {
+			return errors.New("not ready in time")
+		}
+	}
+	return nil
+}
+
 func (l *serverLog) fatal() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.lastFatal == nil {
-		return errors.New("not ready in time")
-	}
 	return l.lastFatal
 }
 

@@ -29,5 +29,8 @@ func LockDir(dir string) (unlock func() error, err error) {
 		}
 		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 	}
-	return f.Close, nil
+	return func() error {
+		// Closing is not enough: a child that is just being forked holds the file for a moment, and with it the lock.
+		return errors.Join(syscall.Flock(int(f.Fd()), syscall.LOCK_UN), f.Close())
+	}, nil
 }

@@ -5,14 +5,17 @@ import (
 	"fmt"
 	"iter"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"jobtally/internal/events"
 )
 
-// maxRead bounds the messages of one batch that Read yields.
-const maxRead = 512
+const (
+	maxRead       = 512 // messages of one batch that Read yields
+	forgetTimeout = time.Second
+)
 
 // Read yields the messages of a stream after a sequence, in order and without a gap, in batches of what has arrived:
 // one when the reader keeps up, up to 512 when it does not. It goes on into the live stream until ctx ends, and
@@ -48,6 +51,7 @@ type arrival struct {
 func (l *Ledger) pump(ctx context.Context, name string, after uint64) (arrived <-chan arrival, wait func(), err error) {
 	consumer, err := l.js.OrderedConsumer(ctx, name, jetstream.OrderedConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1,
+		MaxResetAttempts: 1, // the client would try for ever, and not notice that ctx ended; whoever reads tries again
 	})
 	if err != nil {
 		return nil, func() {}, fmt.Errorf("%w: read %s: %w", events.ErrUnavailable, name, err)
@@ -59,6 +63,7 @@ func (l *Ledger) pump(ctx context.Context, name string, after uint64) (arrived <
 	var running sync.WaitGroup
 	out := make(chan arrival, maxRead)
 	running.Go(func() {
+		defer l.forget(name, consumer)
 		defer messages.Stop()
 		for {
 			a := next(ctx, messages, name)
@@ -73,6 +78,13 @@ func (l *Ledger) pump(ctx context.Context, name string, after uint64) (arrived <
 		}
 	})
 	return out, running.Wait, nil
+}
+
+// forget deletes the consumer of a reader that ended. Left to itself the server would keep it for five minutes.
+func (l *Ledger) forget(name string, consumer jetstream.Consumer) {
+	ctx, cancel := context.WithTimeout(context.Background(), forgetTimeout)
+	defer cancel()
+	l.js.DeleteConsumer(ctx, name, consumer.CachedInfo().Name) // one that is not reached goes by itself
 }
 
 func next(ctx context.Context, messages jetstream.MessagesContext, name string) arrival {

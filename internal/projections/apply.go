@@ -138,16 +138,13 @@ func (b *batch) fold(d *events.Decision) error {
 func (b *batch) foldBody(d *events.Decision) (payloadHash []byte, err error) {
 	switch body := d.Body.(type) {
 	case *events.JobCaptured:
-		b.count(d, body.Count).captured++
 		_, err = b.db.writes.job.Exec(d.Account, body.JobID, urlKey(body.CanonicalURL), string(body.Month),
 			d.Position.Partition, d.Position.Sequence)
-		return body.PayloadHash[:], err
+		return body.PayloadHash[:], errors.Join(err, b.count(d, body.Count, tally{captured: 1}))
 	case *events.JobCaptureDuplicated:
-		b.count(d, body.Count).duplicated++
-		return body.PayloadHash[:], nil
+		return body.PayloadHash[:], b.count(d, body.Count, tally{duplicated: 1})
 	case *events.JobCaptureRejected:
-		b.count(d, body.Count).rejected++
-		return body.PayloadHash[:], nil
+		return body.PayloadHash[:], b.count(d, body.Count, tally{rejected: 1})
 	case *events.JobCaptureRepeated:
 		b.tally(d.Account, body.Month).repeated++
 	case *events.PlanChanged:
@@ -160,10 +157,21 @@ func (b *batch) foldBody(d *events.Decision) (payloadHash []byte, err error) {
 	return nil, err
 }
 
-func (b *batch) count(d *events.Decision, c events.Count) *tally {
+// count adds a decision to its month. What the decision says of used must follow from what the one before it said;
+// the last of the batch is compared with the row.
+func (b *batch) count(d *events.Decision, c events.Count, add tally) error {
 	t := b.tally(d.Account, c.Month)
+	if t.counted && c.Used != t.used+add.captured {
+		return b.miscounted(d.Account, c.Month, t.used+add.captured, c.Used)
+	}
+	t.captured, t.duplicated, t.rejected = t.captured+add.captured, t.duplicated+add.duplicated, t.rejected+add.rejected
 	t.used, t.counted = c.Used, true
-	return t
+	return nil
+}
+
+func (b *batch) miscounted(account string, month events.Month, used, said int64) error {
+	return fmt.Errorf("%w: account %s has %d captures in %s, the decision says %d; %s",
+		ErrMismatch, account, used, month, said, b.db.remedy())
 }
 
 func (b *batch) tally(account string, month events.Month) *tally {
@@ -183,8 +191,7 @@ func (b *batch) finish() error {
 			return err
 		}
 		if t.counted && used != t.used {
-			return fmt.Errorf("%w: account %s has %d captures in %s, the decision says %d; %s",
-				ErrMismatch, key.account, used, key.month, t.used, b.db.remedy())
+			return b.miscounted(key.account, key.month, used, t.used)
 		}
 	}
 	for account, digest := range b.chains {

@@ -42,6 +42,8 @@ type DB struct {
 	writer *sql.Conn  // the pinned connection of all writes; owned by Apply
 	writes writeStatements
 
+	prepared []*sql.Stmt // all of reads and writes
+
 	partitions []*fold // by partition
 }
 
@@ -140,7 +142,7 @@ func (db *DB) claim(ledgerID string, partitions int) error {
 		return db.fail(err)
 	}
 	if id != ledgerID || count != partitions {
-		return fmt.Errorf("%w: %s is of ledger %s with %d partitions, this is ledger %s with %d; %s",
+		return fmt.Errorf("%w: %s is of ledger %s (partitions: %d), not of %s (partitions: %d); name the right data directory or NATS server, or %s",
 			ErrMismatch, db.path, id, count, ledgerID, partitions, db.remedy())
 	}
 	return nil
@@ -164,6 +166,9 @@ func (db *DB) loadFolds(partitions int) error {
 // Close folds the write-ahead log into the file and closes it.
 func (db *DB) Close() error {
 	var errs []error
+	for _, stmt := range db.prepared { // a connection with an open statement stays open, and the log with it
+		errs = append(errs, stmt.Close())
+	}
 	if db.reading != nil {
 		errs = append(errs, db.reading.Close())
 	}

@@ -21,14 +21,15 @@ type wanted struct {
 	tokens   [][2]string // account, token id
 }
 
-// Load returns the state that deciding the requests needs, as the folded decisions left it.
+// Load returns the state that deciding the requests needs, as the folded decisions left it. The error is ErrMismatch
+// when the file is damaged.
 func (db *DB) Load(requests []events.Request) (*capture.State, error) {
 	w := collect(requests)
 	state := capture.NewState()
 	steps := []func(*capture.State, wanted) error{db.loadAccounts, db.loadMonths, db.loadJobs, db.loadFirstAnswers, db.loadTokens}
 	for _, step := range steps {
 		if err := step(state, w); err != nil {
-			return nil, fmt.Errorf("load state: %w", err)
+			return nil, db.fail(fmt.Errorf("load state: %w", err))
 		}
 	}
 	return state, nil

@@ -216,8 +216,11 @@ func (p *Projector) foldMessages(batch []events.Message) error {
 	decisions := make([]events.Decision, len(batch))
 	for i, m := range batch {
 		d, err := events.DecodeDecision(m, p.partition)
+		if errors.Is(err, events.ErrUnknownType) {
+			return fmt.Errorf("%w; a newer jobtally wrote it: run that one", err)
+		}
 		if err != nil {
-			return err
+			return fmt.Errorf("%w: %w; restore %s from a backup of the NATS server", ErrMismatch, err, events.Decisions.Name(p.partition))
 		}
 		decisions[i] = d
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 	"time"
 
 	"jobtally/internal/capture"
@@ -52,7 +51,7 @@ func (db *DB) Tokens(ctx context.Context, id string) (tokens []capture.Token, er
 		copy(t.SecretHash[:], hash)
 		tokens = append(tokens, t)
 	}
-	return tokens, rows.Err()
+	return tokens, db.readError(rows.Err())
 }
 
 // Decision returns the decision at a position. The error is ErrNotFound when it is not folded.
@@ -76,7 +75,7 @@ func (db *DB) Decisions(ctx context.Context, partition int, after uint64, limit 
 		}
 		decisions = append(decisions, d)
 	}
-	return decisions, rows.Err()
+	return decisions, db.readError(rows.Err())
 }
 
 func scanDecision(scan func(...any) error, partition int) (d events.Decision, err error) {
@@ -102,5 +101,5 @@ func (db *DB) readError(err error) error {
 	case errors.Is(err, sql.ErrNoRows):
 		return events.ErrNotFound
 	}
-	return fmt.Errorf("projection %s: %w", db.path, err)
+	return db.fail(err)
 }

@@ -73,6 +73,7 @@ func (db *DB) prepare() error {
 			return db.fail(err)
 		}
 		*s.into = stmt
+		db.prepared = append(db.prepared, stmt)
 	}
 	return nil
 }

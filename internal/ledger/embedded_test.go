@@ -1,0 +1,162 @@
+package ledger
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"jobtally/internal/events"
+)
+
+func TestLockDir(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "made", "here")
+	unlock := must[func() error](t)(LockDir(dir))
+
+	_, err := LockDir(dir)
+	wantErr(t, err, ErrLocked)
+	if !strings.Contains(err.Error(), dir) {
+		t.Fatalf("error %q does not name %s", err, dir)
+	}
+
+	if err := unlock(); err != nil {
+		t.Fatal(err)
+	}
+	unlock = must[func() error](t)(LockDir(dir))
+	defer unlock()
+	wantMode(t, dir, 0o700)
+	wantMode(t, filepath.Join(dir, "lock"), 0o600)
+}
+
+func TestLockDirWhereThereIsAFile(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LockDir(path); err == nil || errors.Is(err, ErrLocked) {
+		t.Fatalf("error %v", err)
+	}
+}
+
+func wantMode(t *testing.T, path string, want fs.FileMode) {
+	t.Helper()
+	if got := must[fs.FileInfo](t)(os.Stat(path)).Mode().Perm(); got != want {
+		t.Fatalf("%s has mode %o, want %o", path, got, want)
+	}
+}
+
+// Two servers on one directory are what the lock is for: whoever takes it first, as every run mode does, is alone.
+func TestOneServerOnADirectory(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	start := func() (*Embedded, func() error, error) {
+		unlock, err := LockDir(dir)
+		if err != nil {
+			return nil, nil, err
+		}
+		e, err := StartEmbedded(dir, 0, quiet())
+		return e, unlock, err
+	}
+	first, unlock, err := start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = start()
+	wantErr(t, err, ErrLocked)
+
+	first.Close()
+	if err := unlock(); err != nil {
+		t.Fatal(err)
+	}
+	second, unlock, err := start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	second.Close()
+	if err := unlock(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestEmbeddedURL(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	e, _ := startEmbedded(t, dir)
+	wantMode(t, filepath.Join(dir, "nats.url"), 0o600)
+	url := must[string](t)(EmbeddedURL(dir))
+	if url != e.URL {
+		t.Fatalf("url %q, want %q", url, e.URL)
+	}
+
+	nc := must[*nats.Conn](t)(Connect(url, "operator", quiet()))
+	open(t, nc, Spec{Replicas: 1})
+	nc.Close()
+	if _, err := Connect("nats://"+e.server.Addr().String(), "stranger", quiet()); !errors.Is(err, nats.ErrAuthorization) {
+		t.Fatalf("without credentials: error %v", err)
+	}
+	if host := e.server.Addr().String(); !strings.HasPrefix(host, "127.0.0.1:") {
+		t.Fatalf("listens on %s", host)
+	}
+
+	e.Close()
+	if _, err := EmbeddedURL(dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("after Close: error %v", err)
+	}
+}
+
+func TestLedgerSurvivesARestart(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	e, nc := startEmbedded(t, dir)
+	l := open(t, nc, Spec{Partitions: 2, Replicas: 1})
+	id := l.ID
+	at := must[events.Position](t)(l.Append(within(t), request("before")))
+	l.Close()
+	nc.Close()
+	e.Close()
+
+	_, nc = startEmbedded(t, dir)
+	l = open(t, nc, Spec{Replicas: 1})
+	if l.ID != id || l.Partitions != 2 {
+		t.Fatalf("ledger %s with %d partitions, want %s with 2", l.ID, l.Partitions, id)
+	}
+	if m := must[events.Message](t)(l.Get(within(t), events.Requests, at)); m.Header["ce-id"][0] != "before" {
+		t.Fatalf("%s is %+v", at, m)
+	}
+	if got := must[events.Position](t)(l.Append(within(t), request("after"))); got.Sequence != at.Sequence+1 {
+		t.Fatalf("position %s after %s", got, at)
+	}
+}
+
+func TestEmbeddedSyncs(t *testing.T) {
+	t.Parallel()
+	for _, sync := range []time.Duration{0, 3 * time.Second} {
+		e := must[*Embedded](t)(StartEmbedded(t.TempDir(), sync, quiet()))
+		t.Cleanup(e.Close)
+		got := e.server.JetStreamConfig()
+		if got.SyncAlways != (sync == 0) {
+			t.Errorf("sync %v: SyncAlways is %v", sync, got.SyncAlways)
+		}
+		if sync != 0 && got.SyncInterval != sync {
+			t.Errorf("sync %v: SyncInterval is %v", sync, got.SyncInterval)
+		}
+	}
+}
+
+func TestEmbeddedOnAnUnusableDirectory(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "jetstream"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := StartEmbedded(dir, 0, quiet()); err == nil || !strings.Contains(err.Error(), filepath.Join(dir, "jetstream")) {
+		t.Fatalf("error %v, want one that names the directory", err)
+	}
+}

@@ -1,0 +1,167 @@
+package projections
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"jobtally/internal/capture"
+	"jobtally/internal/events"
+)
+
+// drawRequests draws a past in which accounts are opened, exhausted and changed, and requests come again.
+func drawRequests(t *rapid.T) []events.Request {
+	requests := []*events.Request{}
+	for range rapid.IntRange(1, 60).Draw(t, "n") {
+		account := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "account")
+		id := rapid.SampledFrom([]string{"1", "2", "3", "4", "5", "6", "ü \"%", "8"}).Draw(t, "id")
+		r := request(account, id, drawBody(t))
+		r.Time = r.Time.Add(time.Duration(rapid.IntRange(0, 1e9).Draw(t, "later")))
+		requests = append(requests, r)
+	}
+	return recordedWithMalformed(t, requests)
+}
+
+func drawBody(t *rapid.T) events.RequestBody {
+	limit := rapid.Int64Range(-1, 4).Draw(t, "limit")
+	token := rapid.SampledFrom([]string{"t1", "t2"}).Draw(t, "token")
+	switch rapid.IntRange(0, 9).Draw(t, "kind") {
+	case 0, 1:
+		return openWith(limit)
+	case 2:
+		return &events.PlanChangeRequested{Plan: "other", Limit: limit}
+	case 3:
+		return &events.TokenIssueRequested{TokenID: token, SecretHash: events.Hash([]byte(token))}
+	case 4:
+		return &events.TokenRevokeRequested{TokenID: token}
+	}
+	month := rapid.SampledFrom([]events.Month{november, december}).Draw(t, "month")
+	return captureOf(month, "https://example.com/"+rapid.StringMatching("[1-9]").Draw(t, "url"))
+}
+
+// recordedWithMalformed numbers the requests and spoils some of them on their way.
+func recordedWithMalformed(t *rapid.T, requests []*events.Request) (decoded []events.Request) {
+	for i, r := range requests {
+		m := r.Message(1)
+		m.Sequence = uint64(i + 1)
+		switch rapid.IntRange(0, 20).Draw(t, "spoil") {
+		case 0:
+			m.Data = []byte("{")
+		case 1:
+			m.Subject = "requests.0.A.job_capture"
+		case 2:
+			m.Header["ce-id"] = nil
+		}
+		d, err := events.DecodeRequest(m, 0, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		decoded = append(decoded, d)
+	}
+	return decoded
+}
+
+// drawCuts draws the ends of batches of n things.
+func drawCuts(t *rapid.T, n int) (ends []int) {
+	for end := 0; end < n; {
+		end = min(n, end+rapid.IntRange(1, 20).Draw(t, "batch"))
+		ends = append(ends, end)
+	}
+	return ends
+}
+
+// freshDB opens an empty projection for one run of a property; close removes it.
+func freshDB(t *rapid.T, dir string) (db *DB, remove func()) {
+	path, err := os.MkdirTemp(dir, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err = Open(filepath.Join(path, "projection.db"), "the-ledger", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return db, func() {
+		if err := errors.Join(db.Close(), os.RemoveAll(path)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestFoldingInAnyBatchesGivesOneFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	rapid.Check(t, func(rt *rapid.T) {
+		decisions, state := decideAll(drawRequests(rt))
+		single, removeSingle := freshDB(rt, dir)
+		defer removeSingle()
+		batched, removeBatched := freshDB(rt, dir)
+		defer removeBatched()
+
+		for i := range decisions {
+			if err := single.Apply(0, decisions[i:i+1]); err != nil {
+				rt.Fatal(err)
+			}
+		}
+		start := 0
+		for _, end := range drawCuts(rt, len(decisions)) {
+			if err := batched.Apply(0, decisions[start:end]); err != nil {
+				rt.Fatal(err)
+			}
+			start = end
+		}
+
+		auditDB(t, batched, decisions, state)
+		if a, b := dump(t, single), dump(t, batched); a != b {
+			rt.Fatalf("one by one:\n%s\nin batches:\n%s", a, b)
+		}
+		if a, b := single.partitions[0].digest, batched.partitions[0].digest; a != b {
+			rt.Fatalf("digests %s and %s", a, b)
+		}
+	})
+}
+
+// What SQLite says is enough to decide by: the decisions are those made with the whole past in memory.
+func TestDecidingFromTheFileIsDecidingFromEverything(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	outcomes := map[string]int{}
+	rapid.Check(t, func(rt *rapid.T) {
+		requests := drawRequests(rt)
+		want, _ := decideAll(requests)
+		db, remove := freshDB(rt, dir)
+		defer remove()
+
+		start := 0
+		for _, end := range drawCuts(rt, len(requests)) {
+			state, err := db.Load(requests[start:end])
+			if err != nil {
+				rt.Fatal(err)
+			}
+			decisions := []events.Decision{}
+			for i := start; i < end; i++ {
+				d := capture.Decide(state, &requests[i])
+				state.Fold(&d)
+				decisions = append(decisions, d)
+				if difference := differ(want[i].Message(), d.Message()); difference != "" {
+					rt.Fatalf("decision %d of the batch from %d: %s", i+1, start+1, difference)
+				}
+				outcomes[events.OutcomeOf(d.Body)]++
+			}
+			if err := db.Apply(0, decisions); err != nil {
+				rt.Fatal(err)
+			}
+			start = end
+		}
+	})
+	for _, outcome := range []string{
+		"captured", "duplicated", "rejected", "repeated", "refused", "opened", "plan_changed", "token_issued", "token_revoked",
+	} {
+		if outcomes[outcome] == 0 {
+			t.Errorf("nothing was %s: %v", outcome, outcomes)
+		}
+	}
+}
