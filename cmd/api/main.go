@@ -20,6 +20,10 @@ import (
 const (
 	// answerTimeout is how long requests in flight have to be answered once the service is told to stop.
 	answerTimeout = 3 * time.Second
+	// stopTimeout is how long a stop takes at most: connections that have no whole request by then are closed.
+	stopTimeout = answerTimeout + time.Second
+	// catchUpTimeout is how long the service waits, before it listens, to answer from the first call on.
+	catchUpTimeout = 2 * time.Second
 	// startTimeout bounds the start of the node: folding the ledger goes on after it.
 	startTimeout = time.Minute
 )
@@ -28,7 +32,7 @@ type flags struct {
 	Addr       string    `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Address of the HTTP API (default: ${default}). Loopback, because it speaks plain HTTP; port 0 picks a free one and logs it."`
 	Data       string    `default:"data" placeholder:"DIR" help:"Data directory (default: ${default}). Everything lies there; one process has it at a time."`
 	NATS       string    `name:"nats" placeholder:"URL" help:"URL of an external NATS server (default: none; one runs in this process). Then a projector must run: this process only folds what it decides."`
-	Partitions int       `default:"0" placeholder:"N" help:"Number of partitions that the ledger has (default: as created, at first 1). Fixed when the ledger is created; given, it must agree."`
+	Partitions uint      `default:"0" placeholder:"N" help:"Number of partitions that the ledger has (default: as created, at first 1). Fixed when the ledger is created; given, it must agree."`
 	Plans      cli.Plans `default:"free=50,pro=500,premium=-1,enterprise=-1" placeholder:"NAME=LIMIT,..." help:"Plans with their captures a month, -1 for unlimited (default: ${default}). A change does not touch accounts that are open."`
 	Sync       cli.Sync  `default:"always" placeholder:"always|DURATION" help:"When the embedded NATS server syncs to disk (default: ${default}). always loses nothing acknowledged to a power failure; 1s may lose the last second, and costs less."`
 	cli.Logging
@@ -58,6 +62,9 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer, now fun
 	}
 	defer listener.Close()
 	n, err := node.Start(starting, f.config(log))
+	if ctx.Err() != nil {
+		return nil // told to stop before it was up, which is no failure
+	}
 	if err != nil {
 		return err
 	}
@@ -68,8 +75,25 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer, now fun
 			return err
 		}
 	}
+	catchUp(ctx, n, log)
 	log.Info("listening", "addr", listener.Addr().String(), "data", f.Data)
 	return answer(ctx, listener, http.NewServer(http.Config{Backend: backend(n), Now: now, Log: log}), log)
+}
+
+// catchUp waits a moment for the node to fold what the ledger has, which is mostly nothing. When that takes longer the
+// service comes up all the same: it tells how it is, and answers calls once it has caught up.
+func catchUp(ctx context.Context, n *node.Node, log *slog.Logger) {
+	waiting, cancel := context.WithTimeout(ctx, catchUpTimeout)
+	defer cancel()
+	if n.AwaitCaughtUp(waiting) == nil || ctx.Err() != nil {
+		return
+	}
+	log.Info("folding the ledger; calls are answered with 503 until that is done")
+	go func() {
+		if n.AwaitCaughtUp(ctx) == nil {
+			log.Info("caught up")
+		}
+	}()
 }
 
 func (f flags) config(log *slog.Logger) node.Config {
@@ -77,7 +101,7 @@ func (f flags) config(log *slog.Logger) node.Config {
 		log.Warn("a power failure may lose acknowledged captures", "sync", time.Duration(f.Sync))
 	}
 	return node.Config{
-		Dir: f.Data, NATS: f.NATS, Partitions: f.Partitions, Sync: time.Duration(f.Sync), Decides: f.NATS == "", Log: log,
+		Dir: f.Data, NATS: f.NATS, Partitions: int(f.Partitions), Sync: time.Duration(f.Sync), Decides: f.NATS == "", Log: log,
 	}
 }
 
@@ -92,6 +116,7 @@ func backend(n *node.Node) http.Backend {
 		Job:        n.Projection.Job,
 		Tokens:     n.Projection.Tokens,
 		Folded:     n.Projection.Folded,
+		CaughtUp:   n.CaughtUp,
 		Ready:      n.Ready,
 	}
 }
@@ -112,11 +137,15 @@ func answer(ctx context.Context, listener net.Listener, server *nethttp.Server, 
 	log.Info("stopping: answering what is in flight")
 	timer := time.AfterFunc(answerTimeout, hurry)
 	defer timer.Stop()
-	stopping, cancel := context.WithTimeout(context.Background(), 2*answerTimeout)
+	stopping, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	if err := server.Shutdown(stopping); err != nil {
-		return fmt.Errorf("requests are still in flight: %w", errors.Join(err, server.Close()))
+	err := server.Shutdown(stopping)
+	if errors.Is(err, context.DeadlineExceeded) {
+		log.Warn("closing connections on which no whole request came")
+		err = server.Close()
 	}
-	log.Info("stopped")
-	return nil
+	if err == nil {
+		log.Info("stopped")
+	}
+	return err
 }

@@ -10,6 +10,9 @@ type runCmd struct {
 // Run decides until it is told to stop. Any number may run: one decides each partition, the others stand by.
 func (c *runCmd) Run(s *session) error {
 	n, err := node.Start(s.ctx, node.Config{Dir: c.Data, NATS: c.NATS, Decides: true, Log: s.log})
+	if s.ctx.Err() != nil {
+		return nil // told to stop before it was up, which is no failure
+	}
 	if err != nil {
 		return err
 	}

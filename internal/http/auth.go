@@ -12,11 +12,14 @@ import (
 	"jobtally/internal/token"
 )
 
-// authenticated calls handler once it is known whose call it is, and once this node has folded the position that
-// the call asks for. The answer says which position the node has folded.
+// authenticated calls handler on a node that has caught up, once it is known whose call it is, and once the node has
+// folded the position that the call asks for. The answer says which position the node has folded.
 func (a *api) authenticated(handler echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		k := callOf(c)
+		if !a.backend.CaughtUp() {
+			return newProblem(codeNotReady, "this node is folding what the ledger had when it started; try again soon")
+		}
 		account, err := a.authenticate(c.Request().Context(), c.Request().Header.Get("Authorization"))
 		if err != nil {
 			return err

@@ -17,6 +17,7 @@ import (
 func BenchmarkQuota(b *testing.B) {
 	held := token.New()
 	handler := NewHandler(Config{Backend: Backend{
+		CaughtUp:   func() bool { return true },
 		Partitions: 1,
 		Folded:     func(int) uint64 { return 1234 },
 		Tokens: func(context.Context, string) ([]capture.Token, error) {

@@ -40,6 +40,9 @@ type Backend struct {
 	Tokens func(ctx context.Context, tokenID string) ([]capture.Token, error)
 	// Folded returns the sequence up to which this node has folded a partition.
 	Folded func(partition int) uint64
+	// CaughtUp says whether this node has folded what the ledger had when it started. Before, an answer could be older
+	// than one that was given already, and so the API gives none.
+	CaughtUp func() bool
 	// Ready returns nil when the node can answer, or else why not, in words for an operator.
 	Ready func(context.Context) error
 }

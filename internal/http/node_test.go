@@ -48,8 +48,9 @@ func newNode(t *testing.T) *node {
 		Partitions: 1,
 		Append:     n.append, Await: n.await, Decision: n.decision, Requester: n.requester,
 		Quota: n.quota, Job: n.job, Tokens: n.tokens,
-		Folded: func(int) uint64 { n.mu.Lock(); defer n.mu.Unlock(); return uint64(len(n.decisions)) },
-		Ready:  func(context.Context) error { return nil },
+		Folded:   func(int) uint64 { n.mu.Lock(); defer n.mu.Unlock(); return uint64(len(n.decisions)) },
+		CaughtUp: func() bool { return true },
+		Ready:    func(context.Context) error { return nil },
 	}
 	for _, r := range []events.Request{
 		{Account: "anna", ID: "open", Body: &events.AccountOpenRequested{Plan: "two", Limit: 2}},

@@ -22,7 +22,7 @@ const (
 	// maxUndecided bounds the requests of a partition that this node recorded and has not folded. Beyond it, it takes
 	// no more until the projector has caught up.
 	maxUndecided = 8192
-	// readyLag is how many decisions the projection may be behind and still count as caught up.
+	// readyLag is how many decisions the projection may be behind, once it has caught up, and still count as ready.
 	readyLag = 1024
 	// readyTimeout bounds the check: a server that does not answer for so long is not there.
 	readyTimeout = 2 * time.Second
@@ -56,6 +56,8 @@ type Node struct {
 	log        *slog.Logger
 	projectors []*projections.Projector
 	appended   []atomic.Uint64 // by partition: the highest sequence that this node appended
+	start      []uint64        // by partition: the sequence from which on this node may answer
+	caughtUp   chan struct{}   // closed once every partition is folded up to start
 
 	closers []func() error // in the order in which they were opened
 }
@@ -96,7 +98,8 @@ func (n *Node) open(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	n.closers = append(n.closers, n.Projection.Close)
-	return nil
+	n.start, err = n.startHeads(ctx, cfg.Decides)
+	return err
 }
 
 func (n *Node) openLedger(ctx context.Context, cfg Config) error {
@@ -145,17 +148,70 @@ func (n *Node) connect(ctx context.Context, cfg Config) (*ledger.Connection, err
 	return connection, err
 }
 
+// startHeads returns how far each partition must be folded before this node's answers are as new as any that was
+// given before it started. Only a node that decides can count on all requests being decided.
+func (n *Node) startHeads(ctx context.Context, decides bool) ([]uint64, error) {
+	start := make([]uint64, n.Ledger.Partitions)
+	for p := range start {
+		heads, err := n.Ledger.Heads(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		start[p] = heads.Decisions
+		if decides {
+			start[p] = heads.Requests
+		}
+	}
+	return start, nil
+}
+
 // run starts the projectors. They end when the node is closed, or by themselves at what trying again cannot mend.
 func (n *Node) run(decides bool) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	n.appended = make([]atomic.Uint64, n.Ledger.Partitions)
+	n.caughtUp = make(chan struct{})
 	for p := range n.Ledger.Partitions {
 		projector := projections.NewProjector(n.Projection, seam(n.Ledger), p, decides, n.log)
 		n.projectors = append(n.projectors, projector)
 		running.Go(func() { projector.Run(ctx) }) // its error is logged, and stays as its Failure
 	}
+	running.Go(func() { n.catchUp(ctx) })
 	n.closers = append(n.closers, func() error { cancel(); running.Wait(); return nil })
+}
+
+func (n *Node) catchUp(ctx context.Context) {
+	for p, sequence := range n.start {
+		for n.Projection.Folded(p) < sequence {
+			n.Projection.Await(ctx, events.Position{Partition: p, Sequence: sequence}) // what is there is of no interest
+			if ctx.Err() != nil {
+				return // the node is closed
+			}
+		}
+	}
+	close(n.caughtUp)
+}
+
+// AwaitCaughtUp returns nil once this node has folded what the ledger had when it started, and ctx's error when that
+// ends first.
+func (n *Node) AwaitCaughtUp(ctx context.Context) error {
+	select {
+	case <-n.caughtUp:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// CaughtUp says whether this node has folded what the ledger had when it started. Before, an answer could be older
+// than one that was given already.
+func (n *Node) CaughtUp() bool {
+	select {
+	case <-n.caughtUp:
+		return true
+	default:
+		return false
+	}
 }
 
 // seam gives the projectors the ledger as function values.
@@ -219,8 +275,9 @@ func (n *Node) Ready(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if folded := n.Projection.Folded(p); heads.Decisions > folded+readyLag {
-			return fmt.Errorf("partition %d is catching up: folded up to %d of %d decisions", p, folded, heads.Decisions)
+		due := max(n.start[p], heads.Decisions-min(heads.Decisions, readyLag))
+		if folded := n.Projection.Folded(p); folded < due {
+			return fmt.Errorf("partition %d is catching up: folded up to %d of %d", p, folded, max(due, heads.Decisions))
 		}
 	}
 	return nil

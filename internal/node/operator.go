@@ -11,6 +11,7 @@ import (
 
 	"jobtally/internal/events"
 	"jobtally/internal/ledger"
+	"jobtally/internal/projections"
 )
 
 const (
@@ -19,6 +20,9 @@ const (
 	// startingTimeout is how long an operator waits for a service that has taken its data directory to come up.
 	startingTimeout = 10 * time.Second
 	startingPoll    = 50 * time.Millisecond
+	// settleTimeout is how long an operator waits for the running service to fold a decision.
+	settleTimeout = 2 * time.Second
+	settlePoll    = 2 * time.Millisecond
 )
 
 // Operator is the access of an operator command to a ledger: to one on an external server, to the one of the service
@@ -26,7 +30,8 @@ const (
 type Operator struct {
 	Ledger *ledger.Ledger
 
-	close func() error
+	running string // the data directory of the service that was found running, or empty
+	close   func() error
 }
 
 // Dial opens the access. With cfg.NATS it connects to that server; else it finds the service running on cfg.Dir, and
@@ -81,6 +86,7 @@ func dialRunning(ctx context.Context, cfg Config) (*Operator, error) {
 		if err == nil {
 			var o *Operator
 			if o, err = dialServer(ctx, cfg, url); err == nil {
+				o.running = cfg.Dir
 				return o, nil
 			}
 		}
@@ -111,7 +117,30 @@ func (o *Operator) Decide(ctx context.Context, r *events.Request) (events.Decisi
 	if refused, ok := decision.Body.(*events.RequestRefused); ok {
 		return decision, fmt.Errorf("refused at %s: %s (%s)", position, refused.Detail, refused.Reason)
 	}
+	o.settle(ctx, position)
 	return decision, nil
+}
+
+// settle waits until the service that was found running has folded a position, so that what the operator does next
+// meets it there: a token is accepted by the time that it is printed. It waits no longer than settleTimeout, for the
+// decision stands either way.
+func (o *Operator) settle(ctx context.Context, p events.Position) {
+	if o.running == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	for {
+		folded, err := projections.ReadPositions(filepath.Join(o.running, ProjectionFile), o.Ledger.ID)
+		if err == nil && folded[p.Partition].Sequence >= p.Sequence {
+			return
+		}
+		select {
+		case <-time.After(settlePoll):
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // await reads the decision from the ledger, where it stands under the number of the request.
