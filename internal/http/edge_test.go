@@ -240,6 +240,19 @@ func TestHealth(t *testing.T) {
 	n.send(t, "GET", "/livez", "").wants(t, 200, `{"status":"alive"}`)
 }
 
+// Until a node has folded what the ledger had when it started, it might take a revoked token, or read a quota too low.
+func TestNothingIsAnsweredBeforeTheNodeHasCaughtUp(t *testing.T) {
+	n := newNode(t)
+	n.CaughtUp = func() bool { return false }
+	for _, call := range []string{"GET /api/jobs/quota", "POST /api/jobs", "GET /api/jobs/captures/0-1", "GET /api/jobs/job_1"} {
+		method, path, _ := strings.Cut(call, " ")
+		x := n.send(t, method, path, gopher)
+		x.wantsProblem(t, codeNotReady)
+		x.wantsHeader(t, "Retry-After: 1")
+	}
+	n.send(t, "GET", "/livez", "").wants(t, 200, `{"status":"alive"}`)
+}
+
 func TestRequestID(t *testing.T) {
 	n := newNode(t)
 	n.send(t, "GET", "/livez", "", "X-Request-Id: abc-123").wantsHeader(t, "X-Request-Id: abc-123")

@@ -53,7 +53,6 @@ type Node struct {
 	Ledger     *ledger.Ledger
 	Projection *projections.DB
 
-	log        *slog.Logger
 	projectors []*projections.Projector
 	appended   []atomic.Uint64 // by partition: the highest sequence that this node appended
 	start      []uint64        // by partition: the sequence from which on this node may answer
@@ -74,11 +73,12 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 }
 
 func start(ctx context.Context, cfg Config, unlock func() error) (*Node, error) {
-	n := &Node{log: cfg.Log, closers: []func() error{unlock}}
+	n := &Node{caughtUp: make(chan struct{}), closers: []func() error{unlock}}
 	if err := n.open(ctx, cfg); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
-	n.run(cfg.Decides)
+	n.appended = make([]atomic.Uint64, n.Ledger.Partitions)
+	n.run()
 	return n, nil
 }
 
@@ -98,8 +98,26 @@ func (n *Node) open(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	n.closers = append(n.closers, n.Projection.Close)
-	n.start, err = n.startHeads(ctx, cfg.Decides)
-	return err
+	return n.openProjectors(ctx, cfg)
+}
+
+// openProjectors makes the projectors, refuses a projection that does not match the ledger, and finds out how far each
+// partition must be folded before this node's answers are as new as any that was given before it started. Only a node
+// that decides can count on all requests being decided.
+func (n *Node) openProjectors(ctx context.Context, cfg Config) error {
+	for p := range n.Ledger.Partitions {
+		projector := projections.NewProjector(n.Projection, seam(n.Ledger), p, cfg.Decides, cfg.Log)
+		heads, err := projector.Check(ctx)
+		if err != nil {
+			return err
+		}
+		start := heads.Decisions
+		if cfg.Decides {
+			start = heads.Requests
+		}
+		n.projectors, n.start = append(n.projectors, projector), append(n.start, start)
+	}
+	return nil
 }
 
 func (n *Node) openLedger(ctx context.Context, cfg Config) error {
@@ -148,48 +166,28 @@ func (n *Node) connect(ctx context.Context, cfg Config) (*ledger.Connection, err
 	return connection, err
 }
 
-// startHeads returns how far each partition must be folded before this node's answers are as new as any that was
-// given before it started. Only a node that decides can count on all requests being decided.
-func (n *Node) startHeads(ctx context.Context, decides bool) ([]uint64, error) {
-	start := make([]uint64, n.Ledger.Partitions)
-	for p := range start {
-		heads, err := n.Ledger.Heads(ctx, p)
-		if err != nil {
-			return nil, err
-		}
-		start[p] = heads.Decisions
-		if decides {
-			start[p] = heads.Requests
-		}
-	}
-	return start, nil
-}
-
 // run starts the projectors. They end when the node is closed, or by themselves at what trying again cannot mend.
-func (n *Node) run(decides bool) {
+func (n *Node) run() {
 	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	n.appended = make([]atomic.Uint64, n.Ledger.Partitions)
-	n.caughtUp = make(chan struct{})
-	for p := range n.Ledger.Partitions {
-		projector := projections.NewProjector(n.Projection, seam(n.Ledger), p, decides, n.log)
-		n.projectors = append(n.projectors, projector)
-		running.Go(func() { projector.Run(ctx) }) // its error is logged, and stays as its Failure
+	var running, catchingUp sync.WaitGroup
+	for p, projector := range n.projectors {
+		working, stopped := context.WithCancel(ctx)
+		running.Go(func() {
+			defer stopped()
+			projector.Run(ctx) // its error is logged, and stays as its Failure
+		})
+		catchingUp.Go(func() { n.catchUp(working, p) })
 	}
-	running.Go(func() { n.catchUp(ctx) })
+	running.Go(func() { catchingUp.Wait(); close(n.caughtUp) })
 	n.closers = append(n.closers, func() error { cancel(); running.Wait(); return nil })
 }
 
-func (n *Node) catchUp(ctx context.Context) {
-	for p, sequence := range n.start {
-		for n.Projection.Folded(p) < sequence {
-			n.Projection.Await(ctx, events.Position{Partition: p, Sequence: sequence}) // what is there is of no interest
-			if ctx.Err() != nil {
-				return // the node is closed
-			}
-		}
+// catchUp waits until a partition is folded up to where it was when the node started. A projector that stopped has
+// folded all that can be, and nobody was ever told of more.
+func (n *Node) catchUp(working context.Context, p int) {
+	for n.Projection.Folded(p) < n.start[p] && working.Err() == nil {
+		n.Projection.Await(working, events.Position{Partition: p, Sequence: n.start[p]}) // what is there is of no interest
 	}
-	close(n.caughtUp)
 }
 
 // AwaitCaughtUp returns nil once this node has folded what the ledger had when it started, and ctx's error when that

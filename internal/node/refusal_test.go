@@ -1,8 +1,12 @@
 package node_test
 
 import (
+	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,6 +17,7 @@ import (
 	"jobtally/internal/events"
 	"jobtally/internal/ledger"
 	"jobtally/internal/node"
+	"jobtally/internal/projections"
 )
 
 // undecidedBound is how many requests a node records in a partition before it wants them decided.
@@ -108,6 +113,55 @@ func TestUnknownRequestStopsItsPartition(t *testing.T) {
 	stop(t, n)
 	again := start(t, node.Config{Dir: dir, Decides: true})
 	again.log.await(t, "partition stopped")
+	if err := again.AwaitCaughtUp(within(t)); err != nil {
+		t.Errorf("a stopped partition keeps the node from answering what it can: %v", err)
+	}
+	if got := used(t, again.Node, stopped); got != 0 {
+		t.Errorf("the quota of the stopped partition is %d", got)
+	}
+}
+
+func TestNodeCatchesUpBeforeItAnswers(t *testing.T) {
+	dir := t.TempDir()
+	n := start(t, node.Config{Dir: dir, Decides: true})
+	open(t, n.Node, "anna", -1)
+	together(t, n.Node, 700, func(i int) *events.Request { return capturing("anna", fmt.Sprint(i), fmt.Sprint("https://x.com/", i)) })
+	stop(t, n)
+	if err := os.Remove(filepath.Join(dir, node.ProjectionFile)); err != nil {
+		t.Fatal(err)
+	}
+
+	n = start(t, node.Config{Dir: dir, Decides: true})
+	if got := n.Projection.Folded(0); got < 701 && n.CaughtUp() {
+		t.Errorf("the node answers with %d of 701 folded", got)
+	}
+	if err := n.AwaitCaughtUp(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	if got := used(t, n.Node, "anna"); got != 700 {
+		t.Errorf("caught up, the quota says %d of 700", got)
+	}
+}
+
+func TestNodeRefusesAProjectionThatDoesNotMatch(t *testing.T) {
+	dir := t.TempDir()
+	n := start(t, node.Config{Dir: dir, Decides: true})
+	open(t, n.Node, "anna", 10)
+	stop(t, n)
+	db, err := sql.Open("sqlite3", filepath.Join(dir, node.ProjectionFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec("UPDATE decisions SET digest = zeroblob(32)"); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err = node.Start(within(t), node.Config{Dir: dir, Decides: true, Log: slog.New(slog.DiscardHandler)})
+	if !errors.Is(err, projections.ErrMismatch) || !strings.Contains(err.Error(), "rm -f") {
+		t.Errorf("started on a decision that is another one: %v", err)
+	}
 }
 
 // publish puts a message into the ledger of an embedded node behind its back.

@@ -117,7 +117,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 // round takes stock, as after a start, and then works until something fails. Whatever happened before, a process
 // killed in the middle or an append whose outcome nobody knows, is mended by this and nothing else.
 func (p *Projector) round(ctx context.Context) error {
-	heads, err := p.check(ctx)
+	heads, err := p.Check(ctx)
 	if err != nil {
 		return err
 	}
@@ -133,8 +133,9 @@ func (p *Projector) round(ctx context.Context) error {
 	return p.decide(ctx)
 }
 
-// check refuses a projection that is not of a prefix of this ledger.
-func (p *Projector) check(ctx context.Context) (events.Heads, error) {
+// Check returns the heads of the partition, or ErrMismatch, with the remedy, for a projection that is not of a prefix
+// of this ledger.
+func (p *Projector) Check(ctx context.Context) (events.Heads, error) {
 	heads, err := p.ledger.Heads(ctx, p.partition)
 	if err != nil {
 		return heads, err
