@@ -37,9 +37,8 @@ type demo struct {
 // taken up where it ended. Later starts find nothing to do: also when the account got another plan, the token was
 // revoked, or its file removed.
 func (d demo) ensure(ctx context.Context, stdout io.Writer, url string) error {
-	heads, err := d.node.Ledger.Heads(ctx, events.PartitionOf(demoAccount, d.node.Ledger.Partitions))
-	if err != nil || heads.Requests >= 2 {
-		return err // both requests below are recorded, whatever became of them since
+	if done, err := d.done(ctx); done || err != nil {
+		return err
 	}
 	limit, err := d.plans.Limit(demoPlan)
 	if err != nil {
@@ -59,6 +58,25 @@ func (d demo) ensure(ctx context.Context, stdout io.Writer, url string) error {
 	}
 	_, err = fmt.Fprintf(stdout, welcome, demoAccount, demoPlan, limit, url, t.Reveal(), url, t.Reveal(), d.file)
 	return err
+}
+
+// done says whether the first start is over: the token in the file was issued, or there is no file although something
+// was recorded, and so whoever runs this has other accounts or wants none of ours.
+func (d demo) done(ctx context.Context) (bool, error) {
+	if _, err := os.Stat(d.file); errors.Is(err, fs.ErrNotExist) {
+		return d.node.Projection.Folded(events.PartitionOf(demoAccount, d.node.Ledger.Partitions)) > 0, nil
+	}
+	t, err := d.token()
+	if err != nil {
+		return d.opened(ctx), nil // a file that cannot be read is no matter once the account is there
+	}
+	issued, err := d.node.Projection.Tokens(ctx, t.ID())
+	return len(issued) > 0, err
+}
+
+func (d demo) opened(ctx context.Context) bool {
+	_, err := d.node.Projection.Quota(ctx, demoAccount, events.MonthOf(d.now()))
+	return err == nil
 }
 
 const welcome = `
@@ -108,7 +126,14 @@ func writeFile(path, text string) error {
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), path)
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // ask appends a request for the demo account. A refusal because it is done already is as good as done.

@@ -84,7 +84,7 @@ func TestAFirstStartCutShortIsTakenUpWhereItEnded(t *testing.T) {
 		"a ledger":                      func(t *testing.T, data string) { ledger(t, data) },
 		"a token file":                  writeToken,
 		"a ledger and a token file":     func(t *testing.T, data string) { ledger(t, data); writeToken(t, data) },
-		"an account":                    func(t *testing.T, data string) { ledger(t, data, opened) },
+		"two of them cut short":         func(t *testing.T, data string) { ledger(t, data, opened, opened); writeToken(t, data) },
 		"an account and a token file":   func(t *testing.T, data string) { ledger(t, data, opened); writeToken(t, data) },
 		"half a token in its temp file": func(t *testing.T, data string) { os.WriteFile(tokenFile(data)+"-1", []byte("jt_"), 0o600) },
 	} {

@@ -62,22 +62,27 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer, now fun
 	}
 	defer listener.Close()
 	n, err := node.Start(starting, f.config(log))
-	if ctx.Err() != nil {
-		return nil // told to stop before it was up, which is no failure
-	}
 	if err != nil {
-		return err
+		return unlessStopped(ctx, err)
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
-	if f.NATS == "" {
+	catchUp(ctx, n, log)
+	if f.NATS == "" && n.CaughtUp() { // a first start has nothing to catch up with
 		d := demo{node: n, file: tokenFile(f.Data), plans: f.Plans, now: now}
 		if err := d.ensure(starting, stdout, "http://"+listener.Addr().String()); err != nil {
-			return err
+			return unlessStopped(ctx, err)
 		}
 	}
-	catchUp(ctx, n, log)
 	log.Info("listening", "addr", listener.Addr().String(), "data", f.Data)
 	return answer(ctx, listener, http.NewServer(http.Config{Backend: backend(n), Now: now, Log: log}), log)
+}
+
+// unlessStopped returns the error of a start, but for a start that was told to stop: that is no failure.
+func unlessStopped(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
 }
 
 // catchUp waits a moment for the node to fold what the ledger has, which is mostly nothing. When that takes longer the

@@ -49,9 +49,17 @@ type session struct {
 // access are the flags that say where the ledger is. The service that runs on a data directory is found through it.
 type access struct {
 	NATS string `name:"nats" placeholder:"URL" help:"URL of the NATS server that has the ledger (default: none; the ledger is found through --data)."`
-	Data string `default:"data" placeholder:"DIR" help:"Data directory of a service with its own NATS server (default: ${default}). When none runs there, the ledger is opened for the time of the command."`
+	Data string `placeholder:"DIR" help:"Data directory of a service with its own NATS server (default: data, unless --nats is given). When none runs there, the ledger is opened for the time of the command."`
 }
 
 func (a access) dial(s *session) (*node.Operator, error) {
-	return node.Dial(s.ctx, node.Config{NATS: a.NATS, Dir: a.Data, Log: s.log})
+	return node.Dial(s.ctx, node.Config{NATS: a.NATS, Dir: a.dir(), Log: s.log})
+}
+
+// dir returns the data directory that is meant, or nothing when only a server is.
+func (a access) dir() string {
+	if a.Data == "" && a.NATS == "" {
+		return "data"
+	}
+	return a.Data
 }

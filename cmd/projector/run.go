@@ -1,6 +1,11 @@
 package main
 
-import "jobtally/internal/node"
+import (
+	"context"
+	"errors"
+
+	"jobtally/internal/node"
+)
 
 type runCmd struct {
 	NATS string `name:"nats" required:"" placeholder:"URL" help:"URL of the NATS server that has the ledger. The embedded one needs no projector: the service is its own."`
@@ -10,10 +15,10 @@ type runCmd struct {
 // Run decides until it is told to stop. Any number may run: one decides each partition, the others stand by.
 func (c *runCmd) Run(s *session) error {
 	n, err := node.Start(s.ctx, node.Config{Dir: c.Data, NATS: c.NATS, Decides: true, Log: s.log})
-	if s.ctx.Err() != nil {
-		return nil // told to stop before it was up, which is no failure
-	}
 	if err != nil {
+		if s.ctx.Err() != nil && errors.Is(err, context.Canceled) {
+			return nil // told to stop before it was up, which is no failure
+		}
 		return err
 	}
 	s.log.Info("deciding", "partitions", n.Ledger.Partitions, "data", c.Data)

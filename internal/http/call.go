@@ -71,7 +71,7 @@ func (a *api) guard(next echo.HandlerFunc, c echo.Context) (err error) {
 // logAnswer logs one line for a call. It has no header, no query and no body: nothing in it is secret.
 func (a *api) logAnswer(c echo.Context, k *call, started time.Time) {
 	level, status := slog.LevelDebug, c.Response().Status
-	if status >= nethttp.StatusInternalServerError {
+	if status >= nethttp.StatusInternalServerError && status != nethttp.StatusServiceUnavailable {
 		level = slog.LevelWarn
 	}
 	ctx := c.Request().Context()

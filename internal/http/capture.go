@@ -34,6 +34,10 @@ func (a *api) postCapture(c echo.Context) error {
 	}
 	prefer := parsePrefer(c.Request().Header["Prefer"])
 	decision, folded := a.decision(c, position, prefer.patience(captureWait))
+	if folded && (decision.Account != request.Account || decision.RequestID != request.ID) {
+		// The ledger gave away a position that was taken. Whoever's decision this is, it is not for this client.
+		return a.appendFailed(c, fmt.Errorf("%w: decision %s is on another request", events.ErrUnknownOutcome, position))
+	}
 	prefer.apply(header, !folded)
 	if !folded {
 		header.Set("Location", capturePath(position))
@@ -83,14 +87,11 @@ func checkNoQuery(u *url.URL) error {
 	return newProblem(codeInvalidRequest, fmt.Sprintf("this call has no query parameters, but %q was sent", names))
 }
 
-// appendFailed returns what a client is told about an append that failed. The log has the cause.
+// appendFailed returns what a client is told about an append that failed. The log has the cause of an unknown outcome;
+// that the ledger takes no requests is told there once, by whoever found out, and not for each of them.
 func (a *api) appendFailed(c echo.Context, err error) error {
 	err = fmt.Errorf("append a capture: %w", err)
-	switch {
-	case errors.Is(err, events.ErrUnavailable):
-		a.logFailure(c, err)
-		return newProblem(codeLedgerUnavailable, "")
-	case errors.Is(err, events.ErrUnknownOutcome):
+	if errors.Is(err, events.ErrUnknownOutcome) {
 		a.logFailure(c, err)
 		return newProblem(codeOutcomeUnknown, "")
 	}

@@ -131,9 +131,24 @@ func TestRefusalsThatTheLedgerMayGive(t *testing.T) {
 	} {
 		n := newNode(t)
 		n.Await = func(context.Context, events.Position) (events.Decision, error) {
-			return events.Decision{Account: "anna", Body: &events.RequestRefused{Kind: "job_capture", Reason: reason, Detail: "why"}}, nil
+			return events.Decision{Account: "anna", RequestID: "key", Body: &events.RequestRefused{Kind: "job_capture", Reason: reason, Detail: "why"}}, nil
 		}
-		n.send(t, "POST", "/api/jobs", gopher).wantsProblem(t, want)
+		n.send(t, "POST", "/api/jobs", gopher, "Idempotency-Key: key").wantsProblem(t, want)
+	}
+}
+
+// A ledger that lost requests gives their positions away again. What was decided there is another's, and stays so.
+func TestDecisionOnAnotherRequestIsNeverShown(t *testing.T) {
+	for _, other := range []events.Decision{{Account: "bob", RequestID: "key"}, {Account: "anna", RequestID: "another"}} {
+		n := newNode(t)
+		n.Await = func(context.Context, events.Position) (events.Decision, error) {
+			other.Body = &events.JobCaptured{JobID: "job_of_bob"}
+			return other, nil
+		}
+		body := n.send(t, "POST", "/api/jobs", gopher, "Idempotency-Key: key").wantsProblem(t, codeOutcomeUnknown)
+		if strings.Contains(body, "job_of_bob") {
+			t.Errorf("another's job is shown: %s", body)
+		}
 	}
 }
 

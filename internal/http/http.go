@@ -52,7 +52,7 @@ type Config struct {
 	Backend Backend
 	// Now is the clock, read once for each request. Default: time.Now.
 	Now func() time.Time
-	// Log hears of failures at Error, of answers with a 5xx status at Warn, and of all others at Debug.
+	// Log hears of failures at Error, of answers with a 5xx status other than 503 at Warn, and of all others at Debug.
 	// Default: nowhere.
 	Log *slog.Logger
 }

@@ -150,6 +150,9 @@ func (a *api) problemOf(err error, c echo.Context) *problem {
 			return newProblem(codeMethodNotAllowed, "")
 		}
 	}
+	if errors.Is(err, events.ErrUnavailable) {
+		return newProblem(codeLedgerUnavailable, "")
+	}
 	if errors.Is(err, context.Canceled) && c.Request().Context().Err() != nil {
 		return newProblem(codeInterrupted, "") // the client is gone, or slower than the server waits
 	}

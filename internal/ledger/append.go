@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -16,9 +17,10 @@ import (
 )
 
 const (
-	maxWaiting  = 4096    // appends waiting for a partition; one more is refused
-	maxGroup    = 512     // messages of one group
-	maxGroupLen = 4 << 20 // bytes of one group
+	maxWaiting  = 4096     // appends waiting for a partition; one more is refused
+	maxHeld     = 64 << 20 // bytes of them, and of the group in flight
+	maxGroup    = 512      // messages of one group
+	maxGroupLen = 4 << 20  // bytes of one group
 
 	// atomicFrom is the size from which a group costs less as one atomic batch (one fsync, and some milliseconds of
 	// staging) than as so many publishes (an fsync each).
@@ -35,6 +37,8 @@ type appender struct {
 	nc     *nats.Conn
 	js     jetstream.JetStream
 	atomic bool // the stream has one replica, where an atomic batch is one fsync; Raft batches by itself
+
+	held atomic.Int64 // bytes of the messages that are not answered
 
 	mu      sync.RWMutex // guards closed, and with it the sending on waiting
 	closed  bool
@@ -97,10 +101,16 @@ func (a *appender) enqueue(p *pendingAppend) error {
 	if a.closed {
 		return fmt.Errorf("%w: it is closing", events.ErrUnavailable)
 	}
+	size := int64(p.message.Size())
+	if held := a.held.Add(size); held > maxHeld {
+		a.held.Add(-size)
+		return fmt.Errorf("%w: %d bytes of requests wait already", events.ErrUnavailable, held-size)
+	}
 	select {
 	case a.waiting <- p:
 		return nil
 	default:
+		a.held.Add(-size)
 		return fmt.Errorf("%w: %d requests wait already", events.ErrUnavailable, maxWaiting)
 	}
 }
@@ -108,7 +118,13 @@ func (a *appender) enqueue(p *pendingAppend) error {
 func (a *appender) run() {
 	defer close(a.done)
 	for first := range a.waiting {
-		a.publish(a.gather(first))
+		group := a.gather(first)
+		size := int64(0)
+		for _, p := range group {
+			size += int64(p.message.Size())
+		}
+		a.publish(group)
+		a.held.Add(-size)
 	}
 }
 

@@ -27,6 +27,9 @@ const (
 	// maxInFlight is far above what all partitions publish at once, since the client fails what exceeds it.
 	maxInFlight   = 1 << 16
 	reconnectWait = 250 * time.Millisecond
+	// minPayload is the least that a server must take as one message, and what it takes unless told otherwise. The
+	// largest capture has 256 KiB, and twice that in the JSON of its decision.
+	minPayload = 1 << 20
 )
 
 // Connection is a connection to a nats-server: nobody but this package needs the client library.
@@ -92,6 +95,9 @@ func Open(ctx context.Context, nc *nats.Conn) (*Ledger, error) {
 	if err := found.check(); err != nil {
 		return nil, err
 	}
+	if room := nc.MaxPayload(); room < minPayload {
+		return nil, fmt.Errorf("the NATS server takes messages of %d bytes; set its max_payload to %d or more", room, minPayload)
+	}
 	l := &Ledger{
 		ID: found.id, Partitions: found.partitions, Replicas: found.streams[events.Requests.Name(0)].Config.Replicas,
 		nc: nc, js: js, streams: map[string]jetstream.Stream{},
@@ -151,7 +157,7 @@ func (l *Ledger) Get(ctx context.Context, stream events.Stream, p events.Positio
 		return events.Message{}, events.ErrNotFound
 	}
 	if err != nil {
-		return events.Message{}, fmt.Errorf("get %s of %s: %w", p, stream, err)
+		return events.Message{}, fmt.Errorf("%w: get %s of %s: %w", events.ErrUnavailable, p, stream, err)
 	}
 	return events.Message{Subject: raw.Subject, Header: raw.Header, Data: raw.Data, Sequence: raw.Sequence}, nil
 }

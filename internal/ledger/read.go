@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"jobtally/internal/events"
@@ -19,14 +20,16 @@ const (
 
 // Read yields the messages of a stream after a sequence, in order and without a gap, in batches of what has arrived:
 // one when the reader keeps up, up to 512 when it does not. It goes on into the live stream until ctx ends, and
-// then, or on the first error, yields that error and stops.
+// then, or on the first error, yields that error and stops. A lost connection is such an error: who knows what the
+// server has when it is back.
 //
 // The reader is an ordered consumer, which has no acknowledgements: the position belongs to whoever reads.
 func (l *Ledger) Read(ctx context.Context, stream events.Stream, partition int, after uint64) iter.Seq2[[]events.Message, error] {
 	return func(yield func([]events.Message, error) bool) {
-		ctx, cancel := context.WithCancel(ctx)
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer l.cancelWhenLost(cancel)()
 		arrived, wait, err := l.pump(ctx, stream.Name(partition), after)
-		defer func() { cancel(); wait() }()
+		defer func() { cancel(nil); wait() }()
 		for err == nil {
 			var batch []events.Message
 			if batch, err = gather(ctx, arrived, after, stream.Name(partition)); len(batch) > 0 {
@@ -38,6 +41,17 @@ func (l *Ledger) Read(ctx context.Context, stream events.Stream, partition int, 
 		}
 		yield(nil, err)
 	}
+}
+
+// cancelWhenLost cancels a reader when the connection is lost, until stop is called.
+func (l *Ledger) cancelWhenLost(cancel context.CancelCauseFunc) (stop func()) {
+	lost := l.nc.StatusChanged(nats.RECONNECTING, nats.CLOSED)
+	go func() {
+		if _, changed := <-lost; changed {
+			cancel(fmt.Errorf("%w: the connection to the NATS server was lost", events.ErrUnavailable))
+		}
+	}()
+	return func() { l.nc.RemoveStatusListener(lost) } // which closes the channel
 }
 
 type arrival struct {
@@ -89,6 +103,9 @@ func (l *Ledger) forget(name string, consumer jetstream.Consumer) {
 
 func next(ctx context.Context, messages jetstream.MessagesContext, name string) arrival {
 	msg, err := messages.Next(jetstream.NextContext(ctx))
+	if ctx.Err() != nil {
+		return arrival{err: context.Cause(ctx)}
+	}
 	if err != nil {
 		return arrival{err: fmt.Errorf("%w: read %s: %w", events.ErrUnavailable, name, err)}
 	}

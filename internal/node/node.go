@@ -24,6 +24,8 @@ const (
 	maxUndecided = 8192
 	// readyLag is how many decisions the projection may be behind, once it has caught up, and still count as ready.
 	readyLag = 1024
+	// undecidedPatience is for how long requests may wait without a decision before the node counts as not ready.
+	undecidedPatience = 5 * time.Second
 	// readyTimeout bounds the check: a server that does not answer for so long is not there.
 	readyTimeout = 2 * time.Second
 )
@@ -46,6 +48,8 @@ type Config struct {
 	// Decides makes the node decide requests. One that does not only folds what others decide.
 	Decides bool
 	Log     *slog.Logger
+
+	operator bool // the node is there for one operator command: it does not create a ledger
 }
 
 // Node is a running node. It is safe for concurrent use.
@@ -57,6 +61,9 @@ type Node struct {
 	appended   []atomic.Uint64 // by partition: the highest sequence that this node appended
 	start      []uint64        // by partition: the sequence from which on this node may answer
 	caughtUp   chan struct{}   // closed once every partition is folded up to start
+
+	mu    sync.Mutex // guards looks
+	looks []look     // by partition
 
 	closers []func() error // in the order in which they were opened
 }
@@ -78,6 +85,7 @@ func start(ctx context.Context, cfg Config, unlock func() error) (*Node, error) 
 		return nil, errors.Join(err, n.Close())
 	}
 	n.appended = make([]atomic.Uint64, n.Ledger.Partitions)
+	n.looks = make([]look, n.Ledger.Partitions)
 	n.run()
 	return n, nil
 }
@@ -152,6 +160,10 @@ func (n *Node) connect(ctx context.Context, cfg Config) (*ledger.Connection, err
 		}
 		return connection, err
 	}
+	if !HasLedger(cfg.Dir) && hasProjection(cfg.Dir) {
+		return nil, fmt.Errorf("%w in %s, but a projection of one: restore %s from a backup; until then keep %s, which is the last copy of what was decided",
+			ledger.ErrNoLedger, cfg.Dir, filepath.Join(cfg.Dir, "jetstream"), ProjectionFile)
+	}
 	server, err := ledger.StartEmbedded(cfg.Dir, cfg.Sync, cfg.Log)
 	if err != nil {
 		return nil, err
@@ -162,7 +174,9 @@ func (n *Node) connect(ctx context.Context, cfg Config) (*ledger.Connection, err
 		return nil, err
 	}
 	n.closers = append(n.closers, func() error { connection.Close(); return nil })
-	_, err = ledger.Create(ctx, connection, ledger.Spec{Partitions: cfg.Partitions, Replicas: 1})
+	if !cfg.operator {
+		_, err = ledger.Create(ctx, connection, ledger.Spec{Partitions: cfg.Partitions, Replicas: 1})
+	}
 	return connection, err
 }
 
@@ -238,12 +252,17 @@ func (n *Node) Append(ctx context.Context, r *events.Request) (events.Position, 
 		return events.Position{}, fmt.Errorf("%w: %w", events.ErrUnavailable, err)
 	}
 	last := &n.appended[partition]
-	if folded := n.Projection.Folded(partition); last.Load() > folded+maxUndecided {
+	folded := n.Projection.Folded(partition)
+	if last.Load() > folded+maxUndecided {
 		return events.Position{}, fmt.Errorf("%w: %d requests are undecided", events.ErrUnavailable, last.Load()-folded)
 	}
 	position, err := n.Ledger.Append(ctx, r)
 	if err != nil {
 		return events.Position{}, err
+	}
+	if position.Sequence <= folded {
+		return events.Position{}, fmt.Errorf("%w: %w: it gave position %s, which is folded here: it lost requests",
+			events.ErrUnknownOutcome, projections.ErrMismatch, position)
 	}
 	for seen := last.Load(); seen < position.Sequence && !last.CompareAndSwap(seen, position.Sequence); {
 		seen = last.Load()
@@ -261,7 +280,8 @@ func (n *Node) Requester(ctx context.Context, p events.Position) (account string
 	return r.Account, err
 }
 
-// Ready returns nil when the ledger answers and the projection has caught up with it, and otherwise why not.
+// Ready returns nil when the ledger answers, requests are being decided, and the projection has caught up; and
+// otherwise why not.
 func (n *Node) Ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
@@ -273,12 +293,42 @@ func (n *Node) Ready(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if since := n.undecided(p, heads); since > undecidedPatience {
+			return fmt.Errorf("partition %d has %d undecided requests, and none was decided for %s: is a projector running?",
+				p, heads.Requests-heads.Decisions, since.Round(time.Second))
+		}
 		due := max(n.start[p], heads.Decisions-min(heads.Decisions, readyLag))
 		if folded := n.Projection.Folded(p); folded < due {
 			return fmt.Errorf("partition %d is catching up: folded up to %d of %d", p, folded, max(due, heads.Decisions))
 		}
 	}
 	return nil
+}
+
+// undecided returns for how long, as far as this node has looked, requests of a partition wait and none is decided.
+func (n *Node) undecided(p int, heads events.Heads) time.Duration {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	last := &n.looks[p]
+	if heads.Requests <= heads.Decisions || heads.Decisions != last.decisions || last.at.IsZero() {
+		*last = look{decisions: heads.Decisions}
+		if heads.Requests > heads.Decisions {
+			last.at = time.Now()
+		}
+		return 0
+	}
+	return time.Since(last.at)
+}
+
+// look is when requests were first seen to wait behind so many decisions.
+type look struct {
+	decisions uint64
+	at        time.Time // zero while none waits
+}
+
+func hasProjection(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, ProjectionFile))
+	return err == nil
 }
 
 // HasLedger says whether a data directory holds an embedded ledger.

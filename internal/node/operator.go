@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -41,7 +40,7 @@ func Dial(ctx context.Context, cfg Config) (*Operator, error) {
 		return dialServer(ctx, cfg, cfg.NATS)
 	}
 	if !HasLedger(cfg.Dir) {
-		if _, err := os.Stat(filepath.Join(cfg.Dir, ProjectionFile)); err == nil {
+		if hasProjection(cfg.Dir) {
 			return nil, fmt.Errorf("%w in %s: it has the projection of one on an external NATS server; name that with --nats",
 				ledger.ErrNoLedger, cfg.Dir)
 		}
@@ -55,7 +54,7 @@ func Dial(ctx context.Context, cfg Config) (*Operator, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.Decides = true
+	cfg.Decides, cfg.operator = true, true
 	n, err := start(ctx, cfg, unlock)
 	if err != nil {
 		return nil, err

@@ -31,12 +31,18 @@ func (db *DB) Apply(partition int, decisions []events.Decision) error {
 		return errors.Join(err, tx.Rollback())
 	}
 	// The commit point: before it nothing of the batch is there, after it all of it is, and the position says so.
-	if err := tx.Commit(); err != nil {
+	if err := tx.Commit(); err != nil && !db.committed(f, digest) {
 		return db.fail(err)
 	}
 	f.digest = digest
 	f.advance(decisions)
 	return nil
+}
+
+// committed says whether a commit that failed is in the file all the same: a failure does not tell.
+func (db *DB) committed(f *fold, digest events.Digest) bool {
+	to, err := db.foldedTo(f.partition)
+	return err == nil && to.Digest == digest
 }
 
 // apply writes the rows of a batch. The statements run on the pinned connection, and so in its open transaction.

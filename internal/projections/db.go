@@ -10,7 +10,6 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/url"
 	"os"
 	"runtime"
@@ -64,8 +63,8 @@ func Open(path, ledgerID string, partitions int) (*DB, error) {
 	return db, nil
 }
 
-// connect opens the one writing connection and the pool of reading ones. The pragmas stand in the DSN, so that every
-// connection runs them. A commit survives the death of the process; after a power loss the file may be an older
+// connect opens the one writing connection, with a cache of 64 MiB, and the pool of reading ones, with 4 MiB each. The
+// pragmas stand in the DSN, so that every connection runs them. A commit survives the death of the process; after a power loss the file may be an older
 // prefix, and what is missing is folded again.
 func (db *DB) connect() (err error) {
 	// The writer creates the file: with mode 0600, for it holds what people applied for.
@@ -74,15 +73,15 @@ func (db *DB) connect() (err error) {
 		return fmt.Errorf("projection: %w", err)
 	}
 	f.Close()
-	dsn := "file:" + (&url.URL{Path: db.path}).EscapedPath() + "?_journal_mode=WAL&_busy_timeout=5000&_cache_size=-65536"
-	if db.writing, err = sql.Open("sqlite3", dsn+"&_synchronous=NORMAL&_txlock=immediate"); err != nil {
+	dsn := "file:" + (&url.URL{Path: db.path}).EscapedPath() + "?_journal_mode=WAL&_busy_timeout=5000"
+	if db.writing, err = sql.Open("sqlite3", dsn+"&_synchronous=NORMAL&_txlock=immediate&_cache_size=-65536"); err != nil {
 		return err
 	}
 	db.writing.SetMaxOpenConns(1)
 	if db.writer, err = db.writing.Conn(context.Background()); err != nil {
 		return db.fail(err)
 	}
-	if db.reading, err = sql.Open("sqlite3", dsn+"&mode=ro&_query_only=1"); err != nil {
+	if db.reading, err = sql.Open("sqlite3", dsn+"&mode=ro&_query_only=1&_cache_size=-4096"); err != nil {
 		return err
 	}
 	readers := max(4, 2*runtime.NumCPU())
@@ -150,17 +149,27 @@ func (db *DB) claim(ledgerID string, partitions int) error {
 
 func (db *DB) loadFolds(partitions int) error {
 	for p := range partitions {
-		f := &fold{partition: p, waiting: map[uint64][]chan events.Decision{}}
-		var digest []byte
-		err := db.writer.QueryRowContext(context.Background(),
-			"SELECT sequence, digest FROM partitions WHERE partition = ?", p).Scan(&f.sequence, &digest)
-		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		to, err := db.foldedTo(p)
+		if err != nil {
 			return db.fail(err)
 		}
-		copy(f.digest[:], digest)
-		db.partitions = append(db.partitions, f)
+		db.partitions = append(db.partitions, &fold{
+			partition: p, digest: to.Digest, sequence: to.Sequence, waiting: map[uint64][]chan events.Decision{},
+		})
 	}
 	return nil
+}
+
+// foldedTo reads how far the file says that a partition is folded.
+func (db *DB) foldedTo(partition int) (to FoldedTo, err error) {
+	var digest []byte
+	err = db.writer.QueryRowContext(context.Background(),
+		"SELECT sequence, digest FROM partitions WHERE partition = ?", partition).Scan(&to.Sequence, &digest)
+	if errors.Is(err, sql.ErrNoRows) {
+		return FoldedTo{}, nil
+	}
+	copy(to.Digest[:], digest)
+	return to, err
 }
 
 // Close folds the write-ahead log into the file and closes it.
@@ -179,19 +188,4 @@ func (db *DB) Close() error {
 		errs = append(errs, db.writing.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// Size returns the bytes of the file and its write-ahead log.
-func (db *DB) Size() (bytes int64, err error) {
-	for _, suffix := range []string{"", "-wal"} {
-		info, err := os.Stat(db.path + suffix)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return 0, err
-		}
-		bytes += info.Size()
-	}
-	return bytes, nil
 }

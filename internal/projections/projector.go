@@ -61,6 +61,13 @@ func (p *Projector) Failure() error {
 	return p.failure
 }
 
+// succeed takes the failure back once everything that is due is folded: until then nothing shows that it passed.
+func (p *Projector) succeed(due uint64) {
+	if p.db.Folded(p.partition) >= due {
+		p.setFailure(nil)
+	}
+}
+
 func (p *Projector) setFailure(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -76,7 +83,7 @@ func (p *Projector) Run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, events.ErrFenced):
-			p.log.Info("another projector decides here; standing by")
+			p.log.Info("fenced: the position is decided already; standing by")
 			err = p.follow(ctx, patience)
 		}
 		if ctx.Err() != nil {
@@ -122,6 +129,7 @@ func (p *Projector) round(ctx context.Context) error {
 		return err
 	}
 	if !p.decides {
+		p.succeed(heads.Decisions)
 		return p.follow(ctx, 0)
 	}
 	if err := p.restore(ctx, heads.Decisions); err != nil {
@@ -130,6 +138,7 @@ func (p *Projector) round(ctx context.Context) error {
 	if err := p.foldTo(ctx, heads.Decisions); err != nil {
 		return err
 	}
+	p.succeed(heads.Requests)
 	return p.decide(ctx)
 }
 
@@ -159,14 +168,21 @@ func (p *Projector) checkDigest(ctx context.Context, sequence uint64) error {
 	}
 	position := events.Position{Partition: p.partition, Sequence: sequence}
 	m, err := p.ledger.Get(ctx, events.Decisions, position)
+	if errors.Is(err, events.ErrNotFound) {
+		return fmt.Errorf("%w: message %d of %s was removed; restore it from a backup of the NATS server",
+			events.ErrGap, sequence, events.Decisions.Name(p.partition))
+	}
 	if err != nil {
 		return err
 	}
 	recorded, err := events.DecodeDecision(m, p.partition)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w; restore %s from a backup of the NATS server", ErrMismatch, err, events.Decisions.Name(p.partition))
 	}
 	folded, err := p.db.Decision(ctx, position)
+	if errors.Is(err, events.ErrNotFound) {
+		return fmt.Errorf("%w: decision %s is not in %s; %s", ErrMismatch, position, p.db.path, p.db.remedy())
+	}
 	if err != nil {
 		return err
 	}
@@ -184,11 +200,36 @@ func (p *Projector) restore(ctx context.Context, head uint64) error {
 		if err != nil {
 			return err
 		}
+		if err := p.checkRequests(ctx, head, decisions); err != nil {
+			return err
+		}
 		if err := p.ledger.AppendDecisions(ctx, p.partition, head, messages(decisions)); err != nil {
 			return err
 		}
 		p.log.Info("appended lost decisions again", "from", head+1, "to", head+uint64(len(decisions)))
 		head += uint64(len(decisions))
+	}
+	return nil
+}
+
+// checkRequests refuses decisions that are not on the requests under their numbers: the ledger may have lost those, and
+// taken others since.
+func (p *Projector) checkRequests(ctx context.Context, after uint64, decisions []events.Decision) error {
+	for batch, err := range p.ledger.Read(ctx, events.Requests, p.partition, after) {
+		if err != nil {
+			return err
+		}
+		for _, m := range batch {
+			d := decisions[0]
+			r, err := events.DecodeRequest(m, p.partition, p.ledger.Partitions)
+			if err == nil && r.Digest != d.RequestDigest {
+				return fmt.Errorf("%w: decision %s is on another request than the ledger has there: requests were lost after they were decided; %s",
+					ErrMismatch, d.Position, p.db.remedy())
+			}
+			if decisions = decisions[1:]; err != nil || len(decisions) == 0 {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -238,7 +279,6 @@ func (p *Projector) apply(decisions []events.Decision) error {
 
 // decide decides the requests that follow the position, and goes on with those that come.
 func (p *Projector) decide(ctx context.Context) error {
-	p.setFailure(nil)
 	for batch, err := range p.ledger.Read(ctx, events.Requests, p.partition, p.db.Folded(p.partition)) {
 		if err != nil {
 			return err
@@ -299,7 +339,6 @@ var errImpatient = errors.New("requests stay undecided")
 
 // follow folds what others decide. With a patience it returns nil once requests stayed undecided for that long.
 func (p *Projector) follow(ctx context.Context, patience time.Duration) error {
-	p.setFailure(nil)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if patience > 0 {
