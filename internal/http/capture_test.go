@@ -287,8 +287,6 @@ func TestCaptureFoldedBetweenTwoLooks(t *testing.T) {
 	n.send(t, "GET", "/api/jobs/captures/0-6", "").wants(t, 200, `{"outcome":"captured"…`)
 }
 
-func (n *node) capturedAnswer2() string { return `{"outcome":"captured"…` }
-
 func TestQueryOfACaptureIsRefused(t *testing.T) {
 	n := newNode(t)
 	body := n.send(t, "POST", "/api/jobs?dry_run=true", gopher).wantsProblem(t, codeInvalidRequest)

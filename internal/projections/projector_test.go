@@ -111,7 +111,7 @@ func TestProjectorAppendsLostDecisionsAgain(t *testing.T) {
 
 			follower := h.open(t, "follower")
 			run(t, follower, h.seam(), false)
-			r = run(t, db, h.seam(), true)
+			run(t, db, h.seam(), true)
 			await(t, db, last)
 			await(t, follower, last)
 			h.audit(t, db, follower)
