@@ -5,7 +5,7 @@ FUZZTIME ?= 60s
 
 .DEFAULT_GOAL := help
 
-.PHONY: help run build test test-kills fuzz lint test-tools clean
+.PHONY: help run build test test-kills fuzz bench lint test-tools clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
@@ -26,6 +26,9 @@ fuzz: ## Fuzz every fuzz test for FUZZTIME (60s) each
 	@set -e; grep -rhoE --include='*_test.go' '^func (Fuzz[A-Za-z]+)' -H internal | while IFS=: read -r file line; do \
 	  echo "== $${line#func } in $$(dirname $$file)"; \
 	  $(GO) test -run '^$$' -fuzz "^$${line#func }$$" -fuzztime $(FUZZTIME) ./$$(dirname $$file); done
+
+bench: ## Measure against baselines of the same run, about 12 minutes, and write bench/RESULTS.md
+	$(GO) run ./bench
 
 lint: bin/staticcheck ## Check format, vet and staticcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on the files above'; exit 1; }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -25,6 +26,10 @@ const (
 	// atomicFrom is the size from which a group costs less as one atomic batch (one fsync, and some milliseconds of
 	// staging) than as so many publishes (an fsync each).
 	atomicFrom = 16
+
+	// maxLinger is how long the next group waits for those that a large one just answered: they are about to come back,
+	// and a group costs its fsync whatever its size.
+	maxLinger = time.Millisecond
 
 	// decisionRoom is kept free of what the server takes as one message, for the decision on a request says more than
 	// the request. It also holds the headers of a batch.
@@ -117,32 +122,58 @@ func (a *appender) enqueue(p *pendingAppend) error {
 
 func (a *appender) run() {
 	defer close(a.done)
+	last := 0 // size of the last group, or of one before it that was larger, less as time passes
 	for first := range a.waiting {
-		group := a.gather(first)
-		size := int64(0)
-		for _, p := range group {
-			size += int64(p.message.Size())
+		expected := 0
+		if last >= atomicFrom {
+			expected = last * 3 / 4
 		}
+		group := a.gather(first, expected)
+		last = max(len(group), expected)
+		size := bytesOf(group)
 		a.publish(group)
 		a.held.Add(-size)
 	}
 }
 
-// gather takes what waits, without waiting for more.
-func (a *appender) gather(first *pendingAppend) []*pendingAppend {
+func bytesOf(group []*pendingAppend) (size int64) {
+	for _, p := range group {
+		size += int64(p.message.Size())
+	}
+	return size
+}
+
+// gather takes what waits, and lingers while that is less than expected.
+func (a *appender) gather(first *pendingAppend, expected int) []*pendingAppend {
+	linger := time.NewTimer(maxLinger)
+	defer linger.Stop()
 	group, size := []*pendingAppend{first}, len(first.message.Data)
 	for len(group) < maxGroup && size < maxGroupLen {
-		select {
-		case p, open := <-a.waiting:
-			if !open {
-				return group
-			}
-			group, size = append(group, p), size+len(p.message.Data)
-		default:
+		p, ok := a.next(len(group) < expected, linger.C)
+		if !ok {
 			return group
 		}
+		group, size = append(group, p), size+len(p.message.Data)
 	}
 	return group
+}
+
+// next returns the next append that waits. If lingering, it waits for one until patience ends.
+func (a *appender) next(lingering bool, patience <-chan time.Time) (p *pendingAppend, ok bool) {
+	select {
+	case p, ok = <-a.waiting:
+		return p, ok
+	default:
+	}
+	if !lingering {
+		return nil, false
+	}
+	select {
+	case p, ok = <-a.waiting:
+		return p, ok
+	case <-patience:
+		return nil, false
+	}
 }
 
 // publish makes a group durable and answers everyone in it.
