@@ -68,10 +68,13 @@ func (p *Projector) succeed(due uint64) {
 	}
 }
 
-func (p *Projector) setFailure(err error) {
+// setFailure says whether it is the failure that was there before.
+func (p *Projector) setFailure(err error) (again bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	again = err != nil && p.failure != nil && p.failure.Error() == err.Error()
 	p.failure = err
+	return again
 }
 
 // Run works until ctx ends, and then returns nil. A failure that may pass is tried again. What cannot be mended by
@@ -84,7 +87,7 @@ func (p *Projector) Run(ctx context.Context) error {
 			return nil
 		case errors.Is(err, events.ErrFenced):
 			p.log.Info("fenced: the position is decided already; standing by")
-			err = p.follow(ctx, patience)
+			err = p.standBy(ctx)
 		}
 		if ctx.Err() != nil {
 			return nil
@@ -93,12 +96,14 @@ func (p *Projector) Run(ctx context.Context) error {
 			p.log.Info("requests stay undecided; deciding")
 			continue
 		}
-		p.setFailure(err)
+		again := p.setFailure(err)
 		if final(err) {
 			p.log.Error("partition stopped", "error", err)
 			return err
 		}
-		p.log.Warn("projector failed; trying again", "error", err)
+		if !again {
+			p.log.Warn("projector failed; trying until it works", "error", err)
+		}
 		if !pause(ctx, retryAfter) {
 			return nil
 		}
@@ -130,7 +135,7 @@ func (p *Projector) round(ctx context.Context) error {
 	}
 	if !p.decides {
 		p.succeed(heads.Decisions)
-		return p.follow(ctx, 0)
+		return p.follow(ctx, heads.Decisions, 0)
 	}
 	if err := p.restore(ctx, heads.Decisions); err != nil {
 		return err
@@ -140,98 +145,6 @@ func (p *Projector) round(ctx context.Context) error {
 	}
 	p.succeed(heads.Requests)
 	return p.decide(ctx)
-}
-
-// Check returns the heads of the partition, or ErrMismatch, with the remedy, for a projection that is not of a prefix
-// of this ledger.
-func (p *Projector) Check(ctx context.Context) (events.Heads, error) {
-	heads, err := p.ledger.Heads(ctx, p.partition)
-	if err != nil {
-		return heads, err
-	}
-	folded := p.db.Folded(p.partition)
-	if heads.Decisions > heads.Requests {
-		return heads, fmt.Errorf("%w: partition %d has decisions up to %d, but requests only up to %d: requests were lost, as a sync policy weaker than always allows; restore %s from a backup of the NATS server",
-			ErrMismatch, p.partition, heads.Decisions, heads.Requests, events.Requests.Name(p.partition))
-	}
-	if folded > heads.Requests {
-		return heads, fmt.Errorf("%w: partition %d is folded up to %d, but has requests only up to %d; %s",
-			ErrMismatch, p.partition, folded, heads.Requests, p.db.remedy())
-	}
-	return heads, p.checkDigest(ctx, min(folded, heads.Decisions))
-}
-
-// checkDigest compares the last decision that is both folded and in the ledger.
-func (p *Projector) checkDigest(ctx context.Context, sequence uint64) error {
-	if sequence == 0 {
-		return nil
-	}
-	position := events.Position{Partition: p.partition, Sequence: sequence}
-	m, err := p.ledger.Get(ctx, events.Decisions, position)
-	if errors.Is(err, events.ErrNotFound) {
-		return fmt.Errorf("%w: message %d of %s was removed; restore it from a backup of the NATS server",
-			events.ErrGap, sequence, events.Decisions.Name(p.partition))
-	}
-	if err != nil {
-		return err
-	}
-	recorded, err := events.DecodeDecision(m, p.partition)
-	if err != nil {
-		return fmt.Errorf("%w: %w; restore %s from a backup of the NATS server", ErrMismatch, err, events.Decisions.Name(p.partition))
-	}
-	folded, err := p.db.Decision(ctx, position)
-	if errors.Is(err, events.ErrNotFound) {
-		return fmt.Errorf("%w: decision %s is not in %s; %s", ErrMismatch, position, p.db.path, p.db.remedy())
-	}
-	if err != nil {
-		return err
-	}
-	if recorded.Digest != folded.Digest {
-		return fmt.Errorf("%w: decision %s is another one than was folded; %s", ErrMismatch, position, p.db.remedy())
-	}
-	return nil
-}
-
-// restore appends again what the projection has and the decisions lost: their tail is not synced to disk, and may die
-// with the server. The bytes and numbers are the same.
-func (p *Projector) restore(ctx context.Context, head uint64) error {
-	for folded := p.db.Folded(p.partition); head < folded; {
-		decisions, err := p.db.Decisions(ctx, p.partition, head, maxAppend)
-		if err != nil {
-			return err
-		}
-		if err := p.checkRequests(ctx, head, decisions); err != nil {
-			return err
-		}
-		if err := p.ledger.AppendDecisions(ctx, p.partition, head, messages(decisions)); err != nil {
-			return err
-		}
-		p.log.Info("appended lost decisions again", "from", head+1, "to", head+uint64(len(decisions)))
-		head += uint64(len(decisions))
-	}
-	return nil
-}
-
-// checkRequests refuses decisions that are not on the requests under their numbers: the ledger may have lost those, and
-// taken others since.
-func (p *Projector) checkRequests(ctx context.Context, after uint64, decisions []events.Decision) error {
-	for batch, err := range p.ledger.Read(ctx, events.Requests, p.partition, after) {
-		if err != nil {
-			return err
-		}
-		for _, m := range batch {
-			d := decisions[0]
-			r, err := events.DecodeRequest(m, p.partition, p.ledger.Partitions)
-			if err == nil && r.Digest != d.RequestDigest {
-				return fmt.Errorf("%w: decision %s is on another request than the ledger has there: requests were lost after they were decided; %s",
-					ErrMismatch, d.Position, p.db.remedy())
-			}
-			if decisions = decisions[1:]; err != nil || len(decisions) == 0 {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // foldTo folds the decisions that are in the ledger up to head.
@@ -244,7 +157,7 @@ func (p *Projector) foldTo(ctx context.Context, head uint64) error {
 		if err != nil {
 			return err
 		}
-		if err := p.foldMessages(batch); err != nil {
+		if err := p.foldMessages(ctx, batch); err != nil {
 			return err
 		}
 		if p.db.Folded(p.partition) >= head {
@@ -254,19 +167,34 @@ func (p *Projector) foldTo(ctx context.Context, head uint64) error {
 	return nil
 }
 
-func (p *Projector) foldMessages(batch []events.Message) error {
-	decisions := make([]events.Decision, len(batch))
-	for i, m := range batch {
-		d, err := events.DecodeDecision(m, p.partition)
-		if errors.Is(err, events.ErrUnknownType) {
-			return fmt.Errorf("%w; a newer jobtally wrote it: run that one", err)
-		}
+// foldMessages folds decisions as the ledger has them. Those that are folded already must be the ones it has.
+func (p *Projector) foldMessages(ctx context.Context, batch []events.Message) error {
+	folded := p.db.Folded(p.partition)
+	decisions := make([]events.Decision, 0, len(batch))
+	for _, m := range batch {
+		d, err := p.decodeDecision(m)
 		if err != nil {
-			return fmt.Errorf("%w: %w; restore %s from a backup of the NATS server", ErrMismatch, err, events.Decisions.Name(p.partition))
+			return err
 		}
-		decisions[i] = d
+		if d.Position.Sequence > folded {
+			decisions = append(decisions, d)
+		} else if err := p.compare(ctx, &d); err != nil {
+			return err
+		}
 	}
 	return p.apply(decisions)
+}
+
+// decodeDecision reads a decision of the ledger. One that cannot be read stops the partition.
+func (p *Projector) decodeDecision(m events.Message) (events.Decision, error) {
+	d, err := events.DecodeDecision(m, p.partition)
+	if errors.Is(err, events.ErrUnknownType) {
+		return d, fmt.Errorf("%w; a newer jobtally wrote it: run that one", err)
+	}
+	if err != nil {
+		return d, fmt.Errorf("%w: %w; restore %s from a backup of the NATS server", ErrMismatch, err, events.Decisions.Name(p.partition))
+	}
+	return d, nil
 }
 
 func (p *Projector) apply(decisions []events.Decision) error {
@@ -337,8 +265,19 @@ func messages(decisions []events.Decision) []events.Message {
 
 var errImpatient = errors.New("requests stay undecided")
 
-// follow folds what others decide. With a patience it returns nil once requests stayed undecided for that long.
-func (p *Projector) follow(ctx context.Context, patience time.Duration) error {
+// standBy folds what another projector decides. It returns nil once requests stayed undecided for longer than patience.
+func (p *Projector) standBy(ctx context.Context) error {
+	heads, err := p.Check(ctx)
+	if err != nil {
+		return err
+	}
+	return p.follow(ctx, heads.Decisions, patience)
+}
+
+// follow folds what others decide, given the head of their decisions. With a patience it returns nil once requests
+// stayed undecided for that long. Where the projection is ahead of the head, it sees to it that the decisions which are
+// made again there are the same.
+func (p *Projector) follow(ctx context.Context, head uint64, patience time.Duration) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if patience > 0 {
@@ -347,14 +286,14 @@ func (p *Projector) follow(ctx context.Context, patience time.Duration) error {
 		defer cancel(nil)
 		watching.Go(func() { p.watch(ctx, patience, cancel) })
 	}
-	for batch, err := range p.ledger.Read(ctx, events.Decisions, p.partition, p.db.Folded(p.partition)) {
+	for batch, err := range p.ledger.Read(ctx, events.Decisions, p.partition, min(head, p.db.Folded(p.partition))) {
 		if errors.Is(context.Cause(ctx), errImpatient) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		if err := p.foldMessages(batch); err != nil {
+		if err := p.foldMessages(ctx, batch); err != nil {
 			return err
 		}
 	}

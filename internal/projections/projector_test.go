@@ -146,6 +146,26 @@ func TestFollowerWaitsForLostDecisions(t *testing.T) {
 	}
 }
 
+// A ledger that lost decided requests, and decided others since, is another one than the follower knows.
+func TestFollowerRefusesOtherDecisionsUnderItsNumbers(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	db := h.open(t, "follower")
+	r := run(t, db, h.seam(), true)
+	last := h.past(t, "first")
+	await(t, db, last)
+	r.stop(t)
+	h.keep(t, events.Requests, last.Sequence-7)
+	h.keep(t, events.Decisions, last.Sequence-7)
+	h.capture(t, "demo", "other", 10)
+
+	follower := run(t, db, h.seam(), false)
+	run(t, h.open(t, "decider"), h.seam(), true)
+	if err := follower.wait(t); !errors.Is(err, ErrMismatch) || !strings.Contains(err.Error(), "is another one than was folded") {
+		t.Fatalf("the follower ended with %v", err)
+	}
+}
+
 func TestProjectorRefusesWhatDoesNotMatch(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
