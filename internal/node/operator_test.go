@@ -57,6 +57,9 @@ func TestOperatorFindsTheLedger(t *testing.T) {
 		t.Errorf("of a directory on which none runs: %s, %v", d.Position, err)
 	}
 	again := start(t, node.Config{Dir: dir, Decides: true}) // the operator left the directory
+	if err := again.AwaitCaughtUp(within(t)); err != nil {
+		t.Fatal(err)
+	}
 	if got := used(t, again.Node, "anna"); got != 1 {
 		t.Errorf("used %d", got)
 	}
