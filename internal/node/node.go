@@ -59,8 +59,8 @@ type Node struct {
 
 	projectors []*projections.Projector
 	appended   []atomic.Uint64 // by partition: the highest sequence that this node appended
-	start      []uint64        // by partition: the sequence from which on this node may answer
-	caughtUp   chan struct{}   // closed once every partition is folded up to start
+	start      []events.Heads  // by partition: what the ledger had when the node started
+	caughtUp   chan struct{}   // closed once every partition is folded as far as its start asks for
 
 	mu    sync.Mutex // guards looks
 	looks []look     // by partition
@@ -109,7 +109,7 @@ func (n *Node) open(ctx context.Context, cfg Config) (err error) {
 	return n.openProjectors(ctx, cfg)
 }
 
-// openProjectors makes the projectors, refuses a projection that does not match the ledger, and finds out how far each
+// openProjectors makes the projectors, refuses a projection that does not match the ledger, and notes how far each
 // partition must be folded before this node's answers are as new as any that was given before it started. Only a node
 // that decides can count on all requests being decided.
 func (n *Node) openProjectors(ctx context.Context, cfg Config) error {
@@ -119,11 +119,10 @@ func (n *Node) openProjectors(ctx context.Context, cfg Config) error {
 		if err != nil {
 			return err
 		}
-		start := heads.Decisions
-		if cfg.Decides {
-			start = heads.Requests
+		if !cfg.Decides {
+			heads.Requests = heads.Decisions
 		}
-		n.projectors, n.start = append(n.projectors, projector), append(n.start, start)
+		n.projectors, n.start = append(n.projectors, projector), append(n.start, heads)
 	}
 	return nil
 }
@@ -184,24 +183,35 @@ func (n *Node) connect(ctx context.Context, cfg Config) (*ledger.Connection, err
 func (n *Node) run() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running, catchingUp sync.WaitGroup
+	var behind atomic.Bool
 	for p, projector := range n.projectors {
 		working, stopped := context.WithCancel(ctx)
 		running.Go(func() {
 			defer stopped()
 			projector.Run(ctx) // its error is logged, and stays as its Failure
 		})
-		catchingUp.Go(func() { n.catchUp(working, p) })
+		catchingUp.Go(func() {
+			if !n.catchUp(working, p) {
+				behind.Store(true)
+			}
+		})
 	}
-	running.Go(func() { catchingUp.Wait(); close(n.caughtUp) })
+	running.Go(func() {
+		if catchingUp.Wait(); !behind.Load() {
+			close(n.caughtUp)
+		}
+	})
 	n.closers = append(n.closers, func() error { cancel(); running.Wait(); return nil })
 }
 
-// catchUp waits until a partition is folded up to where it was when the node started. A projector that stopped has
-// folded all that can be, and nobody was ever told of more.
-func (n *Node) catchUp(working context.Context, p int) {
-	for n.Projection.Folded(p) < n.start[p] && working.Err() == nil {
-		n.Projection.Await(working, events.Position{Partition: p, Sequence: n.start[p]}) // what is there is of no interest
+// catchUp waits until a partition is folded up to where it was when the node started, and says whether it got there. A
+// projector that stopped at a request that it cannot decide got there too, if it folded all that was decided: nobody was
+// told of more. One that stopped before that never does.
+func (n *Node) catchUp(working context.Context, p int) bool {
+	for n.Projection.Folded(p) < n.start[p].Requests && working.Err() == nil {
+		n.Projection.Await(working, events.Position{Partition: p, Sequence: n.start[p].Requests}) // what is there is of no interest
 	}
+	return n.Projection.Folded(p) >= n.start[p].Decisions
 }
 
 // AwaitCaughtUp returns nil once this node has folded what the ledger had when it started, and ctx's error when that
@@ -297,7 +307,7 @@ func (n *Node) Ready(ctx context.Context) error {
 			return fmt.Errorf("partition %d has %d undecided requests, and none was decided for %s: is a projector running?",
 				p, heads.Requests-heads.Decisions, since.Round(time.Second))
 		}
-		due := max(n.start[p], heads.Decisions-min(heads.Decisions, readyLag))
+		due := max(n.start[p].Requests, heads.Decisions-min(heads.Decisions, readyLag))
 		if folded := n.Projection.Folded(p); folded < due {
 			return fmt.Errorf("partition %d is catching up: folded up to %d of %d", p, folded, max(due, heads.Decisions))
 		}

@@ -143,6 +143,28 @@ func TestNodeCatchesUpBeforeItAnswers(t *testing.T) {
 	}
 }
 
+// A partition that stops at a gap has decisions behind it that were told: what is folded is older than they are.
+func TestNodeThatStopsBeforeWhatWasToldNeverAnswers(t *testing.T) {
+	dir := t.TempDir()
+	n := start(t, node.Config{Dir: dir, Decides: true})
+	open(t, n.Node, "anna", 10)
+	for i := range 3 {
+		mustAsk(t, n.Node, capturing("anna", fmt.Sprint(i), fmt.Sprint("https://x.com/", i)))
+	}
+	publish(t, dir, &nats.Msg{Subject: "$JS.API.STREAM.MSG.DELETE.DECISIONS_0", Data: []byte(`{"seq":3}`)})
+	stop(t, n)
+	if err := os.Remove(filepath.Join(dir, node.ProjectionFile)); err != nil {
+		t.Fatal(err)
+	}
+
+	n = start(t, node.Config{Dir: dir, Decides: true})
+	n.log.await(t, "partition stopped")
+	stop(t, n)
+	if n.CaughtUp() {
+		t.Error("the node answers from 2 decisions of 4")
+	}
+}
+
 func TestNodeRefusesAProjectionThatDoesNotMatch(t *testing.T) {
 	dir := t.TempDir()
 	n := start(t, node.Config{Dir: dir, Decides: true})
