@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
@@ -19,9 +20,10 @@ import (
 // rawMessages is how many different messages the raw appends take turns with: so many that no cache holds them.
 const rawMessages = 8192
 
-// rawLedger is a fresh embedded server with the streams of a ledger, and nothing of jobtally in front of it.
+// rawLedger is a fresh nats-server in this process, which syncs always, with the streams of a ledger, and nothing of
+// jobtally in front of it.
 type rawLedger struct {
-	server   *ledger.Embedded
+	server   *server.Server
 	nc       *nats.Conn
 	messages []*nats.Msg // encoded captures, used in turn
 	next     int
@@ -34,10 +36,18 @@ func openRaw(ctx context.Context, dir string, accounts []account) (r *rawLedger,
 			r.close()
 		}
 	}()
-	if r.server, err = ledger.StartEmbedded(dir, 0, quiet()); err != nil {
+	r.server, err = server.NewServer(&server.Options{
+		DontListen: true, JetStream: true, StoreDir: dir, SyncAlways: true, NoSigs: true,
+		JetStreamMaxMemory: 256 << 20, JetStreamMaxStore: 1 << 50,
+	})
+	if err != nil {
 		return r, err
 	}
-	if r.nc, err = r.server.Connect("bench", quiet()); err != nil {
+	r.server.Start()
+	if !r.server.ReadyForConnections(stall) {
+		return r, errors.New("nats-server did not start")
+	}
+	if r.nc, err = nats.Connect("", nats.InProcessServer(r.server)); err != nil {
 		return r, err
 	}
 	if _, err := ledger.Create(ctx, r.nc, ledger.Spec{Partitions: 1, Replicas: 1}); err != nil {
@@ -60,7 +70,8 @@ func (r *rawLedger) close() {
 		r.nc.Close()
 	}
 	if r.server != nil {
-		r.server.Close()
+		r.server.Shutdown()
+		r.server.WaitForShutdown()
 	}
 }
 

@@ -2,17 +2,14 @@ package ledger
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nuid"
 
 	"jobtally/internal/events"
 )
@@ -22,10 +19,6 @@ const (
 	maxHeld     = 64 << 20 // bytes of them, and of the group in flight
 	maxGroup    = 512      // messages of one group
 	maxGroupLen = 4 << 20  // bytes of one group
-
-	// atomicFrom is the size from which a group costs less as one atomic batch (one fsync, and some milliseconds of
-	// staging) than as so many publishes (an fsync each).
-	atomicFrom = 16
 
 	// maxLinger is how long the next group waits for those that a large one just answered: they are about to come back,
 	// and a group costs its fsync whatever its size.
@@ -39,9 +32,10 @@ const (
 // appender is the group commit of one partition: whatever waits while a group is being made durable is the next one.
 // One group is in flight at a time.
 type appender struct {
-	nc     *nats.Conn
-	js     jetstream.JetStream
-	atomic bool // the stream has one replica, where an atomic batch is one fsync; Raft batches by itself
+	nc      *nats.Conn
+	js      jetstream.JetStream
+	syncer  *syncer // nil where the server syncs before it acknowledges
+	batches bool    // such a server has one replica, where an atomic batch is one fsync; Raft batches by itself
 
 	held atomic.Int64 // bytes of the messages that are not answered
 
@@ -63,13 +57,9 @@ func (p *pendingAppend) answer(sequence uint64, err error) {
 	close(p.answered)
 }
 
-func startAppender(nc *nats.Conn, js jetstream.JetStream, atomic bool) *appender {
-	a := &appender{
-		nc: nc, js: js, atomic: atomic,
-		waiting: make(chan *pendingAppend, maxWaiting), done: make(chan struct{}),
-	}
+func (a *appender) start() {
+	a.waiting, a.done = make(chan *pendingAppend, maxWaiting), make(chan struct{})
 	go a.run()
-	return a
 }
 
 func (a *appender) close() {
@@ -181,7 +171,7 @@ func (a *appender) publish(group []*pendingAppend) {
 	switch {
 	case !a.nc.IsConnected():
 		refuse(group, fmt.Errorf("%w: no connection to nats", events.ErrUnavailable))
-	case a.atomic && len(group) >= atomicFrom:
+	case a.batches && len(group) >= atomicFrom:
 		a.publishBatch(group)
 	default:
 		a.publishEach(group)
@@ -194,84 +184,47 @@ func refuse(group []*pendingAppend, err error) {
 	}
 }
 
+// publishEach appends the messages of a group one by one, without waiting in between.
 func (a *appender) publishEach(group []*pendingAppend) {
 	futures := make([]jetstream.PubAckFuture, len(group))
 	for i, p := range group {
-		future, err := a.js.PublishMsgAsync(p.message)
-		if err != nil {
-			p.answer(0, appendError(err))
-			continue
-		}
-		futures[i] = future
+		futures[i], p.err = a.js.PublishMsgAsync(p.message)
 	}
-	for i, future := range futures {
-		if future == nil {
-			continue
-		}
-		select {
-		case ack := <-future.Ok():
-			group[i].answer(ack.Sequence, nil)
-		case err := <-future.Err():
-			group[i].answer(0, appendError(err))
-		}
-	}
-}
-
-// Headers and answer of an atomic batch, as in the NATS architecture decision record 50. nats.go has no client.
-const (
-	headerBatchID       = "Nats-Batch-Id"
-	headerBatchSequence = "Nats-Batch-Sequence"
-	headerBatchCommit   = "Nats-Batch-Commit"
-)
-
-type batchAck struct {
-	Error    *jetstream.APIError `json:"error"`
-	Sequence uint64              `json:"seq"` // of the last message
-	Count    uint64              `json:"count"`
-}
-
-// publishBatch makes the group durable as one atomic batch: all of it or nothing, one fsync, consecutive sequences.
-func (a *appender) publishBatch(group []*pendingAppend) {
-	id, last := nuid.Next(), len(group)-1
+	last := uint64(0)
 	for i, p := range group {
-		p.message.Header.Set(headerBatchID, id)
-		p.message.Header.Set(headerBatchSequence, strconv.Itoa(i+1))
-		if i == last {
-			break
+		if p.err == nil {
+			p.sequence, p.err = acknowledged(futures[i])
 		}
-		// A message that does not arrive makes the server refuse the whole batch at its end, so these need no answer.
-		if err := a.nc.PublishMsg(p.message); err != nil {
-			refuse(group, fmt.Errorf("%w: %w", events.ErrUnavailable, err)) // without its end a batch is never stored
-			return
+		last = max(last, p.sequence)
+	}
+	unsynced := a.sync(last)
+	for _, p := range group {
+		switch {
+		case p.err != nil:
+			p.answer(0, appendError(p.err))
+		case unsynced != nil:
+			p.answer(0, fmt.Errorf("%w: %w", events.ErrUnknownOutcome, unsynced))
+		default:
+			p.answer(p.sequence, nil)
 		}
-	}
-	group[last].message.Header.Set(headerBatchCommit, "1")
-	ack, err := a.commit(group[last].message)
-	if err == nil && ack.Count != uint64(len(group)) {
-		err = fmt.Errorf("%w: a batch of %d was acknowledged as one of %d", events.ErrUnknownOutcome, len(group), ack.Count)
-	}
-	if err != nil {
-		refuse(group, err)
-		return
-	}
-	for i, p := range group {
-		p.answer(ack.Sequence-uint64(last-i), nil)
 	}
 }
 
-// commit sends the last message of a batch. This is the commit point: with the answer the batch is durable.
-func (a *appender) commit(last *nats.Msg) (ack batchAck, err error) {
-	reply, err := a.nc.RequestMsg(last, ackTimeout)
-	if err != nil {
-		return ack, appendError(err)
+func acknowledged(future jetstream.PubAckFuture) (sequence uint64, err error) {
+	select {
+	case ack := <-future.Ok():
+		return ack.Sequence, nil
+	case err := <-future.Err():
+		return 0, err
 	}
-	if err := json.Unmarshal(reply.Data, &ack); err != nil {
-		return ack, fmt.Errorf("%w: %w", events.ErrUnknownOutcome, err)
+}
+
+// sync makes what the server acknowledged durable, where the server does not. With it a group is committed.
+func (a *appender) sync(sequence uint64) error {
+	if a.syncer == nil {
+		return nil
 	}
-	if ack.Error != nil {
-		return ack, appendError(ack.Error)
-	}
-	return ack, nil
+	return a.syncer.sync(sequence)
 }
 
 // appendError says what is known after an append failed. The server's own refusal, and nobody there to hear it, mean

@@ -102,7 +102,8 @@ func TestAppendPutsAnAccountIntoItsPartition(t *testing.T) {
 
 func TestConcurrentAppendsGetEachPositionOnce(t *testing.T) {
 	t.Parallel()
-	l := newLedger(t)
+	s := startNATS(t, server.Options{StoreDir: t.TempDir(), SyncAlways: true})
+	l := open(t, dial(t, s.Addr().String()), Spec{Replicas: 1})
 	must[events.Position](t)(l.Append(within(t), request("alone")))
 
 	const n = 1000
@@ -302,8 +303,7 @@ func TestAppendWhileTheServerStops(t *testing.T) {
 		t.Run(fmt.Sprint(clients), func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			e, nc := startEmbedded(t, dir)
-			l := open(t, nc, Spec{Replicas: 1})
+			l, e := openEmbedded(t, dir)
 			outcomes := make(chan outcome, 1<<16)
 			stopped := make(chan struct{})
 			ctx := within(t)
@@ -331,8 +331,8 @@ func TestAppendWhileTheServerStops(t *testing.T) {
 			wantErr(t, err, events.ErrUnavailable)
 			taken = append(taken, outcome{id: "late", err: err})
 
-			_, nc = startEmbedded(t, dir)
-			wantRecorded(t, open(t, nc, Spec{Replicas: 1}), taken)
+			l, _ = openEmbedded(t, dir)
+			wantRecorded(t, l, taken)
 		})
 	}
 }

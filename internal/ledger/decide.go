@@ -14,7 +14,14 @@ import (
 // condition that the one before it is the last: so of two projectors one wins each number. It returns nil once all
 // are recorded, and otherwise whichever error the first of them met: ErrFenced when another projector has that
 // number, and any other when the outcome is unknown. Either way some may be recorded: read them.
+//
+// A decision must not survive what its request did not: the requests are durable before the first is sent.
 func (l *Ledger) AppendDecisions(ctx context.Context, partition int, after uint64, decisions []events.Message) error {
+	if len(l.syncers) > 0 {
+		if err := l.syncers[partition].sync(after + uint64(len(decisions))); err != nil {
+			return err
+		}
+	}
 	futures := make([]jetstream.PubAckFuture, 0, len(decisions))
 	var failed error
 	for i, m := range decisions {

@@ -1,11 +1,13 @@
 package ledger
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/subtle"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -15,6 +17,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"jobtally/internal/events"
 )
 
 const (
@@ -26,6 +30,7 @@ const (
 	maxMemory = 256 << 20
 	maxStore  = 1 << 50
 
+	embeddedName = "jobtally-embedded"
 	embeddedUser = "jobtally"
 	urlFile      = "nats.url"
 )
@@ -34,45 +39,102 @@ const (
 type Embedded struct {
 	URL string // with generated credentials; also in the data directory, mode 0600
 
+	dir     string
+	sync    time.Duration
+	options server.Options
+	log     *slog.Logger
+
+	mu      sync.Mutex // guards the two fields below
 	server  *server.Server
-	urlPath string
+	failure error // why the server is stopped until the disk takes writes again; nil while it runs
+
+	closing  context.Context
+	close    context.CancelFunc
+	watching sync.WaitGroup
 }
 
-// StartEmbedded starts a nats-server that keeps its streams in dir/jetstream and syncs them to disk as sync says:
-// 0 before every acknowledgement, else in such intervals. The caller holds the lock on dir.
+// StartEmbedded starts a nats-server that keeps its streams in dir/jetstream. What is appended through the ledger that
+// its Open returns is synced to disk as sync says: 0 before every acknowledgement, else in such intervals. The caller
+// holds the lock on dir.
 func StartEmbedded(dir string, sync time.Duration, log *slog.Logger) (*Embedded, error) {
 	store := filepath.Join(dir, "jetstream")
-	if err := dropUnborn(store); err != nil {
+	if err := errors.Join(dropUnborn(store), forgetIndexes(store)); err != nil {
 		return nil, err
 	}
 	password := rand.Text()
-	opts := &server.Options{
-		ServerName: "jobtally", Host: "127.0.0.1", Port: server.RANDOM_PORT,
-		CustomClientAuthentication: credentials{password},
-		JetStream:                  true, StoreDir: store,
-		JetStreamMaxMemory: maxMemory, JetStreamMaxStore: maxStore,
-		SyncAlways: sync == 0, SyncInterval: sync,
-		NoSigs: true,
+	e := &Embedded{
+		dir: dir, sync: sync, log: log,
+		options: server.Options{
+			ServerName: embeddedName, Host: "127.0.0.1", Port: server.RANDOM_PORT,
+			CustomClientAuthentication: credentials{password},
+			JetStream:                  true, StoreDir: store,
+			JetStreamMaxMemory: maxMemory, JetStreamMaxStore: maxStore,
+			SyncInterval: sync,
+			NoSigs:       true,
+		},
 	}
-	s, err := server.NewServer(opts)
+	e.closing, e.close = context.WithCancel(context.Background())
+	s, err := e.run()
 	if err != nil {
-		return nil, fmt.Errorf("nats-server: %w", err)
+		return nil, err
 	}
-	logger := &serverLog{log: log.With("component", "nats-server")}
-	s.SetLoggerV2(logger, false, false, false)
-	s.Start()
-	if err := logger.awaitReady(s); err != nil {
-		s.Shutdown()
-		return nil, fmt.Errorf("nats-server did not start on %s: %w", opts.StoreDir, err)
-	}
+	e.server = s
+	e.options.Port = s.Addr().(*net.TCPAddr).Port // the same when it is started again
 	u := url.URL{Scheme: "nats", User: url.UserPassword(embeddedUser, password), Host: s.Addr().String()}
-	e := &Embedded{URL: u.String(), server: s, urlPath: filepath.Join(dir, urlFile)}
-	if err := os.WriteFile(e.urlPath, []byte(e.URL+"\n"), 0o600); err != nil {
+	e.URL = u.String()
+	e.watching.Go(e.watch)
+	if err := os.WriteFile(e.urlPath(), []byte(e.URL+"\n"), 0o600); err != nil {
 		e.Close()
 		return nil, err
 	}
 	return e, nil
 }
+
+// run starts a server on the store.
+func (e *Embedded) run() (*server.Server, error) {
+	options := e.options // the server writes into them
+	s, err := server.NewServer(&options)
+	if err != nil {
+		return nil, fmt.Errorf("nats-server: %w", err)
+	}
+	logger := &serverLog{log: e.log.With("component", "nats-server")}
+	s.SetLoggerV2(logger, false, false, false)
+	s.Start()
+	if err := logger.awaitReady(s); err != nil {
+		s.Shutdown()
+		return nil, fmt.Errorf("nats-server did not start on %s: %w", options.StoreDir, err)
+	}
+	return s, nil
+}
+
+func (e *Embedded) urlPath() string { return filepath.Join(e.dir, urlFile) }
+
+// Open opens the ledger of the server, given a connection to it, as the function Open does. What is appended through
+// this one is on disk when it is acknowledged, and no decision is recorded on what is not.
+func (e *Embedded) Open(ctx context.Context, nc *nats.Conn) (*Ledger, error) {
+	var syncers func(partition int) *syncer
+	if e.sync == 0 {
+		// A process that was killed may have left what was never synced, a creation the entries of its directories.
+		if err := errors.Join(syncTree(e.options.StoreDir), syncFile(e.dir, (*os.File).Sync)); err != nil {
+			return nil, fmt.Errorf("sync the data directory: %w", err)
+		}
+		syncers = func(partition int) *syncer { return newSyncer(e.blocks(events.Requests.Name(partition))) }
+	}
+	l, err := openLedger(ctx, nc, syncers)
+	if err == nil {
+		l.failure = e.Failure
+	}
+	return l, err
+}
+
+// blocks returns the directory in which the server keeps the messages of a stream.
+func (e *Embedded) blocks(stream string) string {
+	return filepath.Join(e.options.StoreDir, "jetstream", server.DEFAULT_GLOBAL_ACCOUNT, "streams", stream, "msgs")
+}
+
+// IsEmbedded says whether a connection leads to the server within another jobtally. What is acknowledged there is on
+// disk only when it is decided.
+func IsEmbedded(nc *nats.Conn) bool { return nc.ConnectedServerName() == embeddedName }
 
 // credentials let in whoever knows the password of this run.
 type credentials struct{ password string }
@@ -92,16 +154,32 @@ func EmbeddedURL(dir string) (string, error) {
 	return strings.TrimSpace(string(text)), nil
 }
 
-// Connect connects to the server within the process.
+// Connect connects to the server within the process, and again whenever that was started again.
 func (e *Embedded) Connect(name string, log *slog.Logger) (*nats.Conn, error) {
-	return connect(e.URL, name, log, nats.InProcessServer(e.server))
+	return connect(e.URL, name, log, nats.InProcessServer(e))
+}
+
+// InProcessConn returns a connection to the server that runs now.
+func (e *Embedded) InProcessConn() (net.Conn, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.failure != nil {
+		return nil, e.failure
+	}
+	return e.server.InProcessConn()
 }
 
 // Close stops the server and waits until its files are closed.
 func (e *Embedded) Close() {
-	os.Remove(e.urlPath) // a stale one is harmless: its port answers no more
-	e.server.Shutdown()
-	e.server.WaitForShutdown()
+	e.close()
+	e.watching.Wait()
+	os.Remove(e.urlPath()) // a stale one is harmless: its port answers no more
+	stop(e.server)
+}
+
+func stop(s *server.Server) {
+	s.Shutdown()
+	s.WaitForShutdown()
 }
 
 // serverLog passes the server's log on. Where the stock logger ends the process on a fatal error, this one

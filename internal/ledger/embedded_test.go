@@ -135,18 +135,12 @@ func TestLedgerSurvivesARestart(t *testing.T) {
 	}
 }
 
-func TestEmbeddedSyncs(t *testing.T) {
+func TestEmbeddedSyncsInIntervals(t *testing.T) {
 	t.Parallel()
-	for _, sync := range []time.Duration{0, 3 * time.Second} {
-		e := must[*Embedded](t)(StartEmbedded(t.TempDir(), sync, quiet()))
-		t.Cleanup(e.Close)
-		got := e.server.JetStreamConfig()
-		if got.SyncAlways != (sync == 0) {
-			t.Errorf("sync %v: SyncAlways is %v", sync, got.SyncAlways)
-		}
-		if sync != 0 && got.SyncInterval != sync {
-			t.Errorf("sync %v: SyncInterval is %v", sync, got.SyncInterval)
-		}
+	e := must[*Embedded](t)(StartEmbedded(t.TempDir(), 3*time.Second, quiet()))
+	t.Cleanup(e.Close)
+	if got := e.server.JetStreamConfig(); got.SyncInterval != 3*time.Second {
+		t.Errorf("SyncInterval is %v", got.SyncInterval)
 	}
 }
 

@@ -92,8 +92,18 @@ func open(t *testing.T, nc *nats.Conn, spec Spec) *Ledger {
 // newLedger is a ledger with one partition on an embedded server.
 func newLedger(t *testing.T) *Ledger {
 	t.Helper()
-	_, nc := startEmbedded(t, t.TempDir())
-	return open(t, nc, Spec{Replicas: 1})
+	l, _ := openEmbedded(t, t.TempDir())
+	return l
+}
+
+// openEmbedded runs the embedded server on dir, creates the ledger where there is none, and opens it.
+func openEmbedded(t *testing.T, dir string) (*Ledger, *Embedded) {
+	t.Helper()
+	e, nc := startEmbedded(t, dir)
+	must[bool](t)(Create(within(t), nc, Spec{Replicas: 1}))
+	l := must[*Ledger](t)(e.Open(within(t), nc))
+	t.Cleanup(l.Close)
+	return l, e
 }
 
 // request asks for a capture. Its id tells it from all others of the test.

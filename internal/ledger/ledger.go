@@ -45,6 +45,10 @@ type Ledger struct {
 	js        jetstream.JetStream
 	streams   map[string]jetstream.Stream // by name
 	appenders []*appender                 // by partition
+	syncers   []*syncer                   // by partition; empty where the server syncs
+
+	// failure returns why an embedded server is stopped for now; it is nil for a ledger on any other server.
+	failure func() error
 }
 
 // Connect connects to a nats-server, and keeps connecting again when the connection is lost. What is published
@@ -82,7 +86,12 @@ func redacted(server string) string {
 
 // Open opens the ledger that Create made. It returns ErrNoLedger where there is none, and ErrDrift, with the
 // remedy, where the streams are not as Create made them. The caller keeps nc, and closes it after the ledger.
-func Open(ctx context.Context, nc *nats.Conn) (*Ledger, error) {
+//
+// An append is as durable as the server makes it before it acknowledges it; Embedded has an Open of its own.
+func Open(ctx context.Context, nc *nats.Conn) (*Ledger, error) { return openLedger(ctx, nc, nil) }
+
+// openLedger opens the ledger. Where syncers is not nil, the server leaves syncing to this process.
+func openLedger(ctx context.Context, nc *nats.Conn, syncers func(partition int) *syncer) (*Ledger, error) {
 	js, err := jetstream.New(nc, jetstream.WithPublishAsyncTimeout(ackTimeout),
 		jetstream.WithPublishAsyncMaxPending(maxInFlight), jetstream.WithDefaultTimeout(ackTimeout))
 	if err != nil {
@@ -107,8 +116,14 @@ func Open(ctx context.Context, nc *nats.Conn) (*Ledger, error) {
 			return nil, fmt.Errorf("stream %s: %w", name, err)
 		}
 	}
-	for range l.Partitions {
-		l.appenders = append(l.appenders, startAppender(nc, js, l.Replicas == 1))
+	for p := range l.Partitions {
+		a := &appender{nc: nc, js: js, batches: l.Replicas == 1}
+		if syncers != nil {
+			a.syncer, a.batches = syncers(p), false
+			l.syncers = append(l.syncers, a.syncer)
+		}
+		a.start()
+		l.appenders = append(l.appenders, a)
 	}
 	return l, nil
 }
@@ -118,14 +133,31 @@ func (l *Ledger) Close() {
 	for _, a := range l.appenders {
 		a.close()
 	}
+	for _, s := range l.syncers {
+		s.close()
+	}
 }
 
 // Append records a request and returns its position once it is durable. The error is ErrUnavailable when nothing
 // was recorded, and ErrUnknownOutcome when the server's word did not come.
 func (l *Ledger) Append(ctx context.Context, r *events.Request) (events.Position, error) {
 	p := events.PartitionOf(r.Account, l.Partitions)
+	if err := l.check(); err != nil {
+		return events.Position{}, err
+	}
 	sequence, err := l.appenders[p].append(ctx, r.Message(l.Partitions))
 	return events.Position{Partition: p, Sequence: sequence}, err
+}
+
+// check returns ErrUnavailable, with the reason, while an embedded server is stopped.
+func (l *Ledger) check() error {
+	if l.failure == nil {
+		return nil
+	}
+	if err := l.failure(); err != nil {
+		return fmt.Errorf("%w: %w", events.ErrUnavailable, err)
+	}
+	return nil
 }
 
 // Heads returns the last sequences of the pair of a partition.
@@ -140,6 +172,9 @@ func (l *Ledger) Heads(ctx context.Context, partition int) (events.Heads, error)
 }
 
 func (l *Ledger) head(ctx context.Context, stream events.Stream, partition int) (uint64, error) {
+	if err := l.check(); err != nil {
+		return 0, err
+	}
 	info, err := l.streams[stream.Name(partition)].Info(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("%w: head of %s: %w", events.ErrUnavailable, stream.Name(partition), err)

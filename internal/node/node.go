@@ -128,11 +128,11 @@ func (n *Node) openProjectors(ctx context.Context, cfg Config) error {
 }
 
 func (n *Node) openLedger(ctx context.Context, cfg Config) error {
-	connection, err := n.connect(ctx, cfg)
+	connection, open, err := n.connect(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	n.Ledger, err = openExisting(ctx, connection)
+	n.Ledger, err = openExisting(ctx, connection, open)
 	if err != nil {
 		return err
 	}
@@ -140,9 +140,12 @@ func (n *Node) openLedger(ctx context.Context, cfg Config) error {
 	return nil
 }
 
+// opener is the way to open the ledger of a server: whose part it is to sync depends on it.
+type opener func(context.Context, *ledger.Connection) (*ledger.Ledger, error)
+
 // openExisting opens the ledger, or says how to create it where there is none.
-func openExisting(ctx context.Context, connection *ledger.Connection) (*ledger.Ledger, error) {
-	l, err := ledger.Open(ctx, connection)
+func openExisting(ctx context.Context, connection *ledger.Connection, open opener) (*ledger.Ledger, error) {
+	l, err := open(ctx, connection)
 	if errors.Is(err, ledger.ErrNoLedger) {
 		return nil, fmt.Errorf("%w on the NATS server: create it with `projector init --nats URL --partitions N`", err)
 	}
@@ -150,33 +153,43 @@ func openExisting(ctx context.Context, connection *ledger.Connection) (*ledger.L
 }
 
 // connect returns the connection to the ledger's server, which is part of this process unless the configuration
-// names one.
-func (n *Node) connect(ctx context.Context, cfg Config) (*ledger.Connection, error) {
+// names one, and the way to open the ledger.
+func (n *Node) connect(ctx context.Context, cfg Config) (*ledger.Connection, opener, error) {
 	if cfg.NATS != "" {
-		connection, err := ledger.Connect(cfg.NATS, "jobtally", cfg.Log)
-		if err == nil {
-			n.closers = append(n.closers, func() error { connection.Close(); return nil })
-		}
-		return connection, err
+		connection, err := n.connectTo(cfg)
+		return connection, ledger.Open, err
 	}
 	if !HasLedger(cfg.Dir) && hasProjection(cfg.Dir) {
-		return nil, fmt.Errorf("%w in %s, but a projection of one: restore %s from a backup; until then keep %s, which is the last copy of what was decided",
+		return nil, nil, fmt.Errorf("%w in %s, but a projection of one: restore %s from a backup; until then keep %s, which is the last copy of what was decided",
 			ledger.ErrNoLedger, cfg.Dir, filepath.Join(cfg.Dir, "jetstream"), ProjectionFile)
 	}
 	server, err := ledger.StartEmbedded(cfg.Dir, cfg.Sync, cfg.Log)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	n.closers = append(n.closers, func() error { server.Close(); return nil })
 	connection, err := server.Connect("jobtally", cfg.Log)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	n.closers = append(n.closers, func() error { connection.Close(); return nil })
 	if !cfg.operator {
 		_, err = ledger.Create(ctx, connection, ledger.Spec{Partitions: cfg.Partitions, Replicas: 1})
 	}
-	return connection, err
+	return connection, server.Open, err
+}
+
+// connectTo connects to an external server.
+func (n *Node) connectTo(cfg Config) (*ledger.Connection, error) {
+	connection, err := ledger.Connect(cfg.NATS, "jobtally", cfg.Log)
+	if err != nil {
+		return nil, err
+	}
+	n.closers = append(n.closers, func() error { connection.Close(); return nil })
+	if ledger.IsEmbedded(connection) {
+		return nil, errors.New("that NATS server is part of another jobtally, and there for operator commands only: run nats-server, and both nodes on it")
+	}
+	return connection, nil
 }
 
 // run starts the projectors. They end when the node is closed, or by themselves at what trying again cannot mend.

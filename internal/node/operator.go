@@ -67,7 +67,7 @@ func dialServer(ctx context.Context, cfg Config, url string) (*Operator, error) 
 	if err != nil {
 		return nil, err
 	}
-	l, err := openExisting(ctx, connection)
+	l, err := openExisting(ctx, connection, ledger.Open)
 	if err != nil {
 		connection.Close()
 		return nil, err

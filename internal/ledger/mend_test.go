@@ -1,0 +1,102 @@
+package ledger
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"jobtally/internal/events"
+)
+
+// roomEnv marks the process in which the disk is full: one that may not write files beyond this many bytes, which it
+// notices as it would notice a disk without room.
+const (
+	roomEnv = "JOBTALLY_TEST_FULL_DISK"
+	room    = 3 << 20
+)
+
+// A full disk refuses appends, with the reason, until it has room again. Then the ledger goes on by itself, with
+// everything that was acknowledged and nothing that was refused.
+func TestFullLedgerDisk(t *testing.T) {
+	if os.Getenv(roomEnv) == "" {
+		t.Parallel()
+		child := exec.Command(os.Args[0], "-test.run=^TestFullLedgerDisk$", "-test.v")
+		child.Env = append(os.Environ(), roomEnv+"=1")
+		if out, err := child.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("--- PASS: TestFullLedgerDisk")) {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
+	}
+	dir := t.TempDir()
+	l, e := openEmbedded(t, dir)
+	var whole syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &whole); err != nil {
+		t.Fatal(err)
+	}
+	signal.Ignore(syscall.SIGXFSZ)
+	limit(t, syscall.Rlimit{Cur: room, Max: whole.Max})
+
+	outcomes := take(t, appendLarge(t, l, under(l), 100), 100)
+	if n := count(outcomes, nil); n == 0 || n == 100 {
+		t.Fatalf("%d of 100 were acknowledged, want those that found room", n)
+	}
+	until(t, func() bool { return errors.Is(e.Failure(), syscall.EFBIG) })
+	_, err := l.Append(within(t), request("on a full disk"))
+	wantErr(t, err, events.ErrUnavailable)
+	wantErr(t, err, syscall.EFBIG)
+	_, err = l.Heads(within(t), 0)
+	wantErr(t, err, syscall.EFBIG)
+
+	limit(t, whole)
+	until(t, func() bool { return e.Failure() == nil })
+	until(t, func() bool { // the client connects again
+		_, err := l.Append(within(t), request("with room"))
+		return err == nil
+	})
+	wantRecorded(t, l, outcomes)
+	if err := l.AppendDecisions(within(t), 0, 0, decisionsFrom("a", 2)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func limit(t *testing.T, to syscall.Rlimit) {
+	t.Helper()
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// until waits for what nothing signals.
+func until(t *testing.T, reached func() bool) {
+	t.Helper()
+	looks := time.NewTicker(10 * time.Millisecond)
+	defer looks.Stop()
+	for ctx := within(t); !reached(); {
+		select {
+		case <-looks.C:
+		case <-ctx.Done():
+			t.Fatal("not reached")
+		}
+	}
+}
+
+func TestProbeLeavesNothing(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := probe(dir); err != nil {
+		t.Fatal(err)
+	}
+	if left := must[[]os.DirEntry](t)(os.ReadDir(dir)); len(left) != 0 {
+		t.Fatalf("left %v", left)
+	}
+	if err := probe(filepath.Join(dir, "absent")); !errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("error %v", err)
+	}
+}
