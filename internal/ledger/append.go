@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	maxWaiting  = 4096     // appends waiting for a partition; one more is refused
-	maxHeld     = 64 << 20 // bytes of them, and of the group in flight
+	maxWaiting  = 4096     // appends of a partition that are not answered; one more is refused
+	maxHeld     = 64 << 20 // bytes of them
 	maxGroup    = 512      // messages of one group
 	maxGroupLen = 4 << 20  // bytes of one group
 
@@ -29,25 +29,26 @@ const (
 	decisionRoom = 4 << 10
 )
 
-// appender is the group commit of one partition: whatever waits while a group is being made durable is the next one.
-// One group is in flight at a time.
+// appender is the group commit of one partition: whatever comes while a group is being made durable is the next one.
+// One group is made durable at a time.
 type appender struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
 	syncer  *syncer // nil where the server syncs before it acknowledges
 	batches bool    // such a server has one replica, where an atomic batch is one fsync; Raft batches by itself
 
-	held atomic.Int64 // bytes of the messages that are not answered
+	count, held atomic.Int64 // the appends that are not answered, and their bytes
 
 	mu      sync.RWMutex // guards closed, and with it the sending on waiting
 	closed  bool
-	waiting chan *pendingAppend
+	waiting chan *pendingAppend // it has room for all that are counted
 	done    chan struct{}
 }
 
 type pendingAppend struct {
 	message  *nats.Msg
-	answered chan struct{} // closed once the two fields below are set
+	future   jetstream.PubAckFuture // nil until the message is published
+	answered chan struct{}          // closed once the two fields below are set
 	sequence uint64
 	err      error
 }
@@ -90,24 +91,44 @@ func (a *appender) append(ctx context.Context, m events.Message) (uint64, error)
 	}
 }
 
-func (a *appender) enqueue(p *pendingAppend) error {
+// enqueue takes an append in. Only a group that may become a batch is published together; else a message goes out at
+// once, and its group is those that are acknowledged, or synced, with it.
+func (a *appender) enqueue(p *pendingAppend) (err error) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	if a.closed {
+	switch {
+	case a.closed:
 		return fmt.Errorf("%w: it is closing", events.ErrUnavailable)
+	case !a.nc.IsConnected():
+		return fmt.Errorf("%w: no connection to nats", events.ErrUnavailable)
 	}
-	size := int64(p.message.Size())
-	if held := a.held.Add(size); held > maxHeld {
-		a.held.Add(-size)
-		return fmt.Errorf("%w: %d bytes of requests wait already", events.ErrUnavailable, held-size)
+	if err := a.admit(int64(p.message.Size())); err != nil {
+		return err
 	}
-	select {
-	case a.waiting <- p:
-		return nil
-	default:
-		a.held.Add(-size)
-		return fmt.Errorf("%w: %d requests wait already", events.ErrUnavailable, maxWaiting)
+	if !a.batches {
+		p.send(a.js)
 	}
+	a.waiting <- p
+	return nil
+}
+
+// admit counts an append, or refuses it when too many are unanswered. leave is its reverse.
+func (a *appender) admit(size int64) error {
+	count, held := a.count.Add(1), a.held.Add(size)
+	if count > maxWaiting || held > maxHeld {
+		a.leave(1, size)
+		return fmt.Errorf("%w: %d requests of %d bytes wait already", events.ErrUnavailable, count-1, held-size)
+	}
+	return nil
+}
+
+func (a *appender) leave(count, size int64) {
+	a.count.Add(-count)
+	a.held.Add(-size)
+}
+
+func (p *pendingAppend) send(js jetstream.JetStream) {
+	p.future, p.err = js.PublishMsgAsync(p.message)
 }
 
 func (a *appender) run() {
@@ -120,9 +141,9 @@ func (a *appender) run() {
 		}
 		group := a.gather(first, expected)
 		last = max(len(group), expected)
-		size := bytesOf(group)
-		a.publish(group)
-		a.held.Add(-size)
+		count, size := int64(len(group)), bytesOf(group)
+		a.commit(group)
+		a.leave(count, size)
 	}
 }
 
@@ -166,16 +187,18 @@ func (a *appender) next(lingering bool, patience <-chan time.Time) (p *pendingAp
 	}
 }
 
-// publish makes a group durable and answers everyone in it.
-func (a *appender) publish(group []*pendingAppend) {
-	switch {
-	case !a.nc.IsConnected():
-		refuse(group, fmt.Errorf("%w: no connection to nats", events.ErrUnavailable))
-	case a.batches && len(group) >= atomicFrom:
+// commit makes a group durable and answers everyone in it.
+func (a *appender) commit(group []*pendingAppend) {
+	if a.batches && len(group) >= atomicFrom {
 		a.publishBatch(group)
-	default:
-		a.publishEach(group)
+		return
 	}
+	if a.batches {
+		for _, p := range group {
+			p.send(a.js)
+		}
+	}
+	a.settle(group)
 }
 
 func refuse(group []*pendingAppend, err error) {
@@ -184,16 +207,13 @@ func refuse(group []*pendingAppend, err error) {
 	}
 }
 
-// publishEach appends the messages of a group one by one, without waiting in between.
-func (a *appender) publishEach(group []*pendingAppend) {
-	futures := make([]jetstream.PubAckFuture, len(group))
-	for i, p := range group {
-		futures[i], p.err = a.js.PublishMsgAsync(p.message)
-	}
+// settle waits for the server's word on messages that were published one by one, makes them durable where the server
+// does not, and answers.
+func (a *appender) settle(group []*pendingAppend) {
 	last := uint64(0)
-	for i, p := range group {
+	for _, p := range group {
 		if p.err == nil {
-			p.sequence, p.err = acknowledged(futures[i])
+			p.sequence, p.err = acknowledged(p.future)
 		}
 		last = max(last, p.sequence)
 	}

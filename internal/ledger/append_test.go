@@ -189,7 +189,7 @@ func TestFullQueueRefuses(t *testing.T) {
 	held.toServer.Lock()
 
 	const refusals = 100
-	const n = maxGroup + maxWaiting + refusals // a group may be in flight, and the queue be full
+	const n = maxWaiting + refusals
 	outcomes := appendAll(t, l, "r", n)
 	refused := take(t, outcomes, refusals)
 	held.toServer.Unlock()

@@ -45,7 +45,7 @@ func (a *appender) publishBatch(group []*pendingAppend) {
 		}
 	}
 	group[last].message.Header.Set(headerBatchCommit, "1")
-	ack, err := a.commit(group[last].message)
+	ack, err := a.commitBatch(group[last].message)
 	if err == nil && ack.Count != uint64(len(group)) {
 		err = fmt.Errorf("%w: a batch of %d was acknowledged as one of %d", events.ErrUnknownOutcome, len(group), ack.Count)
 	}
@@ -58,8 +58,8 @@ func (a *appender) publishBatch(group []*pendingAppend) {
 	}
 }
 
-// commit sends the last message of a batch. This is the commit point: with the answer the batch is durable.
-func (a *appender) commit(last *nats.Msg) (ack batchAck, err error) {
+// commitBatch sends the last message of a batch. This is the commit point: with the answer the batch is durable.
+func (a *appender) commitBatch(last *nats.Msg) (ack batchAck, err error) {
 	reply, err := a.nc.RequestMsg(last, ackTimeout)
 	if err != nil {
 		return ack, appendError(err)

@@ -19,9 +19,6 @@ import (
 )
 
 const (
-	// maxUndecided bounds the requests of a partition that this node recorded and has not folded. Beyond it, it takes
-	// no more until the projector has caught up.
-	maxUndecided = 8192
 	// readyLag is how many decisions the projection may be behind, once it has caught up, and still count as ready.
 	readyLag = 1024
 	// undecidedPatience is for how long requests may wait without a decision before the node counts as not ready.
@@ -58,9 +55,9 @@ type Node struct {
 	Projection *projections.DB
 
 	projectors []*projections.Projector
-	appended   []atomic.Uint64 // by partition: the highest sequence that this node appended
-	start      []events.Heads  // by partition: what the ledger had when the node started
-	caughtUp   chan struct{}   // closed once every partition is folded as far as its start asks for
+	backlogs   []backlog      // by partition
+	start      []events.Heads // by partition: what the ledger had when the node started
+	caughtUp   chan struct{}  // closed once every partition is folded as far as its start asks for
 
 	mu    sync.Mutex // guards looks
 	looks []look     // by partition
@@ -84,7 +81,7 @@ func start(ctx context.Context, cfg Config, unlock func() error) (*Node, error) 
 	if err := n.open(ctx, cfg); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
-	n.appended = make([]atomic.Uint64, n.Ledger.Partitions)
+	n.backlogs = make([]backlog, n.Ledger.Partitions)
 	n.looks = make([]look, n.Ledger.Partitions)
 	n.run()
 	return n, nil
@@ -274,10 +271,9 @@ func (n *Node) Append(ctx context.Context, r *events.Request) (events.Position, 
 	if err := n.projectors[partition].Failure(); err != nil {
 		return events.Position{}, fmt.Errorf("%w: %w", events.ErrUnavailable, err)
 	}
-	last := &n.appended[partition]
 	folded := n.Projection.Folded(partition)
-	if last.Load() > folded+maxUndecided {
-		return events.Position{}, fmt.Errorf("%w: %d requests are undecided", events.ErrUnavailable, last.Load()-folded)
+	if err := n.backlogs[partition].check(folded, time.Now()); err != nil {
+		return events.Position{}, err
 	}
 	position, err := n.Ledger.Append(ctx, r)
 	if err != nil {
@@ -287,9 +283,7 @@ func (n *Node) Append(ctx context.Context, r *events.Request) (events.Position, 
 		return events.Position{}, fmt.Errorf("%w: %w: it gave position %s, which is folded here: it lost requests",
 			events.ErrUnknownOutcome, projections.ErrMismatch, position)
 	}
-	for seen := last.Load(); seen < position.Sequence && !last.CompareAndSwap(seen, position.Sequence); {
-		seen = last.Load()
-	}
+	n.backlogs[partition].add(position.Sequence, folded, time.Now())
 	return position, nil
 }
 
