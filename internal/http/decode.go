@@ -23,9 +23,12 @@ func decodeJob(body []byte) (job events.Job, canonicalURL string, err error) {
 	if !utf8.Valid(body) {
 		return job, "", newProblem(codeInvalidRequest, "the body is not UTF-8")
 	}
-	d := jobDecoder{json: json.NewDecoder(bytes.NewReader(body)), sent: make([]bool, len(jobFields))}
-	if err := d.object(); err != nil {
-		return job, "", err
+	d := newJobDecoder()
+	if !d.usual(body) {
+		d = newJobDecoder()
+		if err := d.object(json.NewDecoder(bytes.NewReader(body))); err != nil {
+			return job, "", err
+		}
 	}
 	canonicalURL = d.complete()
 	if len(d.errors) > 0 {
@@ -47,16 +50,38 @@ func invalidFields(errors []fieldError) *problem {
 
 // jobDecoder reads one job. It goes on after an error in a field, so that a client hears of all at once.
 type jobDecoder struct {
-	json   *json.Decoder
 	job    events.Job
 	sent   []bool // which of jobFields were there
 	errors []fieldError
 }
 
+func newJobDecoder() *jobDecoder { return &jobDecoder{sent: make([]bool, len(jobFields))} }
+
+// usual reads a body as clients almost always send it, an object of texts and nulls with nothing wrong in it, and says
+// whether this is one. That takes a fifth of the time that object takes, which can say what is wrong with a body.
+func (d *jobDecoder) usual(body []byte) bool {
+	in := members{rest: body}
+	if !in.take('{') {
+		return false
+	}
+	for {
+		name, raw, ok := in.member()
+		if !ok {
+			return false
+		}
+		if d.field(name, raw); len(d.errors) > 0 {
+			return false
+		}
+		if !in.take(',') {
+			return in.take('}') && in.end()
+		}
+	}
+}
+
 // object reads the whole body: one JSON object and nothing else. Its error ends the reading.
-func (d *jobDecoder) object() error {
+func (d *jobDecoder) object(in *json.Decoder) error {
 	var raw json.RawMessage
-	start, err := d.json.Token()
+	start, err := in.Token()
 	switch {
 	case err == io.EOF:
 		return newProblem(codeInvalidRequest, "the body is empty; send a job as a JSON object")
@@ -65,10 +90,10 @@ func (d *jobDecoder) object() error {
 	case start != json.Delim('{'):
 		return newProblem(codeInvalidRequest, "the body must be a JSON object, not "+nameOf(start))
 	}
-	for d.json.More() && len(d.errors) < maxFieldErrors {
-		name, err := d.json.Token()
+	for in.More() && len(d.errors) < maxFieldErrors {
+		name, err := in.Token()
 		if err == nil {
-			err = d.json.Decode(&raw)
+			err = in.Decode(&raw)
 		}
 		if err != nil {
 			return notJSON(err)
@@ -78,10 +103,10 @@ func (d *jobDecoder) object() error {
 	if len(d.errors) == maxFieldErrors {
 		return invalidFields(d.errors)
 	}
-	if _, err := d.json.Token(); err != nil {
+	if _, err := in.Token(); err != nil {
 		return notJSON(err)
 	}
-	if _, err := d.json.Token(); err != io.EOF {
+	if _, err := in.Token(); err != io.EOF {
 		return newProblem(codeInvalidRequest, "something follows the JSON object; send one object and nothing else")
 	}
 	return nil
@@ -185,37 +210,4 @@ func nameOfRaw(raw json.RawMessage) string {
 		return "null"
 	}
 	return "a number"
-}
-
-// unquoteJSON returns the text of a JSON string. It is not ok when an escape is half of a surrogate pair, for which
-// encoding/json would put another character.
-func unquoteJSON(raw json.RawMessage) (text string, ok bool) {
-	for i := 0; i < len(raw); i++ {
-		if raw[i] != '\\' {
-			continue
-		}
-		i++ // the character behind the backslash
-		if raw[i] != 'u' {
-			continue
-		}
-		high, low := raw[i+1:i+5], raw[i+5:]
-		i += 4
-		switch {
-		case isSurrogate(high, 'c', 'f'):
-			return "", false
-		case isSurrogate(high, '8', 'b'):
-			if len(low) < 6 || low[0] != '\\' || low[1] != 'u' || !isSurrogate(low[2:6], 'c', 'f') {
-				return "", false
-			}
-			i += 6
-		}
-	}
-	err := json.Unmarshal(raw, &text)
-	return text, err == nil
-}
-
-// isSurrogate says whether four hexadecimal digits begin with d and a digit from first to last.
-func isSurrogate(digits []byte, first, last byte) bool {
-	second := digits[1] | 0x20 // lower case; digits stay what they are
-	return digits[0]|0x20 == 'd' && second >= first && second <= last
 }

@@ -1,9 +1,11 @@
 package http
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -229,6 +231,56 @@ func FuzzDecodeJob(f *testing.F) {
 		}
 		if again, _, err := decodeJob(encode(job)); err != nil || again != job {
 			t.Fatalf("%q: %+v became %+v, %v", body, job, again, err)
+		}
+	})
+}
+
+// A body that is read the short way has nothing wrong, and is the same job read the long way.
+func FuzzUsualBodyIsReadAlike(f *testing.F) {
+	const so = `"source_url":"https://a.example/1","title":"T","company":"C"`
+	for _, body := range []string{
+		"{" + so + "}", " {\r\n\t" + so + " } ", `{}`, `{` + so + `,}`, `{` + so + `} x`, `{` + so + `,"notes"}`, `{` + so + `,"notes":}`,
+		`{` + so + `,"notes":nullx}`, `{` + so + `,"notes":null,"status":null}`, `{` + so + `,"notes":"\"\\\/\b\f\n\r\t\u00e9\ud83d\ude00\ufffd"}`,
+		`{` + so + `,"\u006eotes":"N"}`, `{` + so + `,"notes":"\x"}`, `{` + so + `,"notes":"\u12"}`, `{` + so + `,"notes":"\u+123"}`, `{` + so + `,"notes":"\`,
+		`{` + so + ` "notes":"N"}`, `{` + so + `,"notes" "N"}`, `{` + so, "{" + so + ",\"notes\":\"a\nb\"}", "{" + so + ",\"notes\":\"a\tb\"}",
+	} {
+		f.Add([]byte(body))
+	}
+	for _, tt := range badFields {
+		f.Add([]byte(strings.Replace(tt.body, "SO", so, 1)))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		short, long := newJobDecoder(), newJobDecoder()
+		if !utf8.Valid(body) || !short.usual(body) {
+			return
+		}
+		err := long.object(json.NewDecoder(bytes.NewReader(body)))
+		if err != nil || len(long.errors) > 0 || short.job != long.job || !slices.Equal(short.sent, long.sent) {
+			t.Fatalf("%q is %+v in short and %+v at length, %v %v", body, short.job, long.job, long.errors, err)
+		}
+	})
+}
+
+// Every text that encoding/json reads is read as it reads it, but for halves of surrogate pairs.
+func FuzzUnquoteJSON(f *testing.F) {
+	for _, text := range []string{`""`, `"a"`, `"\n\"\\\/\b\f\r\t"`, `"\u00e9x"`, `"\ud83d\ude00\ud83d\uDE00"`, `"\ud83d"`, `"\ude00"`, `"\ufffd"`, `"\u+00a"`, `"\u0_0a"`, `"\x"`, "null", `"`} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var want string
+		got, ok := unquoteJSON(raw)
+		if len(raw) == 0 || raw[0] != '"' {
+			if ok {
+				t.Fatalf("%s is no string, but read as %q", raw, got)
+			}
+			return
+		}
+		if !utf8.Valid(raw) || quotedLength(raw) != len(raw) {
+			return
+		}
+		halves := json.Unmarshal(raw, &want) == nil && strings.ContainsRune(want, utf8.RuneError)
+		if ok && got != want || !ok && json.Valid(raw) && !halves {
+			t.Fatalf("%s is %q, %t, want %q", raw, got, ok, want)
 		}
 	})
 }

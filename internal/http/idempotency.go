@@ -79,7 +79,8 @@ func checkBareKey(s string) error {
 	return nil
 }
 
+// keyEscapes is made once: that takes longer than to write a key.
+var keyEscapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+
 // quoteKey writes a key as the string of RFC 8941.
-func quoteKey(key string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(key) + `"`
-}
+func quoteKey(key string) string { return `"` + keyEscapes.Replace(key) + `"` }

@@ -46,6 +46,9 @@ func (p preferences) apply(header nethttp.Header, pending bool) {
 // parsePrefer reads the Prefer header lines. As the RFC asks, a preference that is not known or not understood is
 // ignored, and of one given twice the first counts.
 func parsePrefer(lines []string) (p preferences) {
+	if len(lines) == 0 {
+		return p
+	}
 	seen := map[string]bool{}
 	for _, item := range splitOutsideQuotes(strings.Join(lines, ","), ',') {
 		preference := splitOutsideQuotes(item, ';')[0] // the parameters behind mean nothing to us
