@@ -10,6 +10,7 @@ import (
 	"net"
 	nethttp "net/http"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"jobtally/internal/cli"
@@ -26,6 +27,10 @@ const (
 	catchUpTimeout = 2 * time.Second
 	// startTimeout bounds the start of the node: folding the ledger goes on after it.
 	startTimeout = time.Minute
+	// gcPercent is how much garbage there may be to what is in use, unless GOGC says it. The indexes and blocks of the
+	// embedded NATS server are most of what is in use, and grow with the accounts. With Go's 100 the garbage beside them
+	// is as much again; with 60 the collector takes some 2 % more of the processor time of a capture.
+	gcPercent = 60
 )
 
 type flags struct {
@@ -38,7 +43,12 @@ type flags struct {
 	cli.Logging
 }
 
-func main() { os.Exit(cli.Main(run)) }
+func main() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	os.Exit(cli.Main(run))
+}
 
 // run is the service from start to end. It returns nil when ctx ended it.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {

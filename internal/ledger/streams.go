@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
@@ -19,6 +20,11 @@ const (
 	metadataLedger     = "jobtally_ledger"
 	metadataPartitions = "jobtally_partitions"
 )
+
+// duplicateWindow is the least that a server takes. Nothing here has a Nats-Msg-Id, but at a start a server looks for
+// those of the whole window, by default two minutes: it reads every block of them and keeps an index of each, which
+// after a load is seconds and hundreds of megabytes.
+const duplicateWindow = 100 * time.Millisecond
 
 // MaxPartitions bounds the number of partitions that a ledger can be created with.
 const MaxPartitions = 1024
@@ -122,6 +128,7 @@ func (spec Spec) configs(id string) (configs []jetstream.StreamConfig) {
 				Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy,
 				MaxMsgs: -1, MaxBytes: -1, MaxMsgsPerSubject: -1, MaxMsgSize: -1,
 				Replicas:           spec.Replicas,
+				Duplicates:         duplicateWindow,
 				AllowAtomicPublish: stream == events.Requests,
 				PersistMode:        spec.persistMode(stream),
 				Metadata:           map[string]string{metadataLedger: id, metadataPartitions: strconv.Itoa(spec.Partitions)},
