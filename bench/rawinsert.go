@@ -17,7 +17,7 @@ import (
 )
 
 // writerPragmas are those of the projection's writing connection, in the form of the driver.
-const writerPragmas = "?_journal_mode=WAL&_busy_timeout=5000&_cache_size=-65536&_synchronous=NORMAL&_txlock=immediate"
+const writerPragmas = "?_journal_mode=WAL&_busy_timeout=5000&_cache_size=-32768&_synchronous=NORMAL&_txlock=immediate"
 
 func openSQLite(path, pragmas string) (*sql.DB, error) {
 	db, err := sql.Open("sqlite3", "file:"+(&url.URL{Path: path}).EscapedPath()+pragmas)

@@ -11,6 +11,7 @@ import (
 type fold struct {
 	partition int
 	digest    events.Digest // of all decisions up to sequence; owned by Apply
+	unsettled *applied      // what a commit of unknown outcome was to fold; nil while there is none; owned by Apply
 
 	mu       sync.Mutex // guards the fields below
 	sequence uint64

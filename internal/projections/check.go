@@ -11,6 +11,9 @@ import (
 // Check returns the heads of the partition, or ErrMismatch, with the remedy, for a projection that is not of a prefix
 // of this ledger.
 func (p *Projector) Check(ctx context.Context) (events.Heads, error) {
+	if err := p.db.settle(p.partition); err != nil {
+		return events.Heads{}, err
+	}
 	heads, err := p.ledger.Heads(ctx, p.partition)
 	if err != nil {
 		return heads, err

@@ -14,6 +14,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"time"
 
 	_ "github.com/mattn/go-sqlite3" // the driver
 
@@ -26,6 +27,9 @@ var schema string
 // schemaVersion is the user_version of the file. It changes with schema.sql, and whenever Apply writes other rows.
 const schemaVersion = 1
 
+// busyTimeout is how long a connection waits for another that has the file locked.
+const busyTimeout = 5 * time.Second
+
 // ErrMismatch is the error of a projection that does not follow from the ledger before it. The message says how to
 // mend it. Nothing is folded on a doubt.
 var ErrMismatch = errors.New("the projection does not match the ledger")
@@ -37,9 +41,22 @@ type DB struct {
 	reading *sql.DB
 	reads   readStatements
 
+	loadMu sync.Mutex // held for the whole of a Load
+	loader *sql.Conn  // the pinned reading connection of Load; owned by it
+	loads  loadStatements
+
 	mu     sync.Mutex // held for the whole of an Apply: there is one writer
 	writer *sql.Conn  // the pinned connection of all writes; owned by Apply
 	writes writeStatements
+	bulks  bulkStatements
+
+	// commit is (*sql.Tx).Commit. A test puts one there that fails.
+	commit func(*sql.Tx) error
+
+	logLimit int64     // how large the write-ahead log may grow before it is emptied
+	logHeld  time.Time // when a reader last kept it from being emptied; owned by Apply
+
+	cache *cache // of rows that every call reads; Apply tells it of each commit
 
 	prepared []*sql.Stmt // all of reads and writes
 
@@ -49,7 +66,7 @@ type DB struct {
 // Open opens the projection of a ledger at path, and creates it when there is none. The error is ErrMismatch, with
 // the remedy, for the projection of another ledger or of another version.
 func Open(path, ledgerID string, partitions int) (*DB, error) {
-	db := &DB{path: path}
+	db := &DB{path: path, cache: newCache(), commit: (*sql.Tx).Commit, logLimit: logLimit}
 	for _, step := range []func() error{
 		db.connect, db.migrate,
 		func() error { return db.claim(ledgerID, partitions) },
@@ -63,9 +80,9 @@ func Open(path, ledgerID string, partitions int) (*DB, error) {
 	return db, nil
 }
 
-// connect opens the one writing connection, with a cache of 64 MiB, and the pool of reading ones, with 4 MiB each. The
-// pragmas stand in the DSN, so that every connection runs them. A commit survives the death of the process; after a power loss the file may be an older
-// prefix, and what is missing is folded again.
+// connect opens the one writing connection, with a cache of 32 MiB, and the pool of reading ones, with 4 MiB each. The
+// pragmas stand in the DSN, so that every connection runs them. A commit survives the death of the process; after a
+// power loss the file may be an older prefix, and what is missing is folded again.
 func (db *DB) connect() (err error) {
 	// The writer creates the file: with mode 0600, for it holds what people applied for.
 	f, err := os.OpenFile(db.path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -73,8 +90,8 @@ func (db *DB) connect() (err error) {
 		return fmt.Errorf("projection: %w", err)
 	}
 	f.Close()
-	dsn := "file:" + (&url.URL{Path: db.path}).EscapedPath() + "?_journal_mode=WAL&_busy_timeout=5000"
-	if db.writing, err = sql.Open("sqlite3", dsn+"&_synchronous=NORMAL&_txlock=immediate&_cache_size=-65536"); err != nil {
+	dsn := "file:" + (&url.URL{Path: db.path}).EscapedPath() + fmt.Sprintf("?_journal_mode=WAL&_busy_timeout=%d", busyTimeout.Milliseconds())
+	if db.writing, err = sql.Open("sqlite3", dsn+"&_synchronous=NORMAL&_txlock=immediate&_cache_size=-32768"); err != nil {
 		return err
 	}
 	db.writing.SetMaxOpenConns(1)
@@ -85,8 +102,11 @@ func (db *DB) connect() (err error) {
 		return err
 	}
 	readers := max(4, 2*runtime.NumCPU())
-	db.reading.SetMaxOpenConns(readers)
+	db.reading.SetMaxOpenConns(readers + 1) // and the loader
 	db.reading.SetMaxIdleConns(readers)
+	if db.loader, err = db.reading.Conn(context.Background()); err != nil {
+		return db.fail(err)
+	}
 	return nil
 }
 
@@ -177,6 +197,9 @@ func (db *DB) Close() error {
 	var errs []error
 	for _, stmt := range db.prepared { // a connection with an open statement stays open, and the log with it
 		errs = append(errs, stmt.Close())
+	}
+	if db.loader != nil {
+		errs = append(errs, db.loader.Close())
 	}
 	if db.reading != nil {
 		errs = append(errs, db.reading.Close())

@@ -9,7 +9,6 @@ import (
 
 	"pgregory.net/rapid"
 
-	"jobtally/internal/capture"
 	"jobtally/internal/events"
 )
 
@@ -124,38 +123,42 @@ func TestFoldingInAnyBatchesGivesOneFile(t *testing.T) {
 	})
 }
 
-// What SQLite says is enough to decide by: the decisions are those made with the whole past in memory.
+// What the file and the decisions on their way there say is enough to decide by: the decisions are those made with the
+// whole past in memory, however far behind the file is, and also if it is written to while the state is loaded.
 func TestDecidingFromTheFileIsDecidingFromEverything(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	outcomes := map[string]int{}
 	rapid.Check(t, func(rt *rapid.T) {
 		requests := drawRequests(rt)
-		want, _ := decideAll(requests)
+		want, state := decideAll(requests)
 		db, remove := freshDB(rt, dir)
 		defer remove()
-
-		start := 0
+		p, start := NewProjector(db, Ledger{Partitions: 1}, 0, true, quiet()), 0
+		var flight inFlight
+		var unfolded []events.Decision
 		for _, end := range drawCuts(rt, len(requests)) {
-			state, err := db.Load(requests[start:end])
-			if err != nil {
+			folding := make(chan error, 1)
+			n := rapid.IntRange(0, len(unfolded)).Draw(rt, "folded meanwhile")
+			go func(decisions []events.Decision) { folding <- db.Apply(0, decisions) }(unfolded[:n])
+			unfolded = unfolded[n:]
+
+			decisions, err := p.decideBatch(requests[start:end], &flight)
+			if err = errors.Join(err, <-folding); err != nil {
 				rt.Fatal(err)
 			}
-			decisions := []events.Decision{}
-			for i := start; i < end; i++ {
-				d := capture.Decide(state, &requests[i])
-				state.Fold(&d)
-				decisions = append(decisions, d)
-				if difference := differ(want[i].Message(), d.Message()); difference != "" {
+			for i, d := range decisions {
+				if difference := differ(want[start+i].Message(), d.Message()); difference != "" {
 					rt.Fatalf("decision %d of the batch from %d: %s", i+1, start+1, difference)
 				}
 				outcomes[events.OutcomeOf(d.Body)]++
 			}
-			if err := db.Apply(0, decisions); err != nil {
-				rt.Fatal(err)
-			}
-			start = end
+			unfolded, start = append(unfolded, decisions...), end
 		}
+		if err := db.Apply(0, unfolded); err != nil {
+			rt.Fatal(err)
+		}
+		auditDB(t, db, want, state)
 	})
 	for _, outcome := range []string{
 		"captured", "duplicated", "rejected", "repeated", "refused", "opened", "plan_changed", "token_issued", "token_revoked",

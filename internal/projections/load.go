@@ -3,7 +3,7 @@ package projections
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
+	"errors"
 	"fmt"
 
 	"jobtally/internal/capture"
@@ -21,18 +21,32 @@ type wanted struct {
 	tokens   [][2]string // account, token id
 }
 
-// Load returns the state that deciding the requests needs, as the folded decisions left it. The error is ErrMismatch
-// when the file is damaged.
-func (db *DB) Load(requests []events.Request) (*capture.State, error) {
+// Load returns the state that deciding the requests needs, as the folded decisions of the partition left it, and the
+// last sequence of these. The error is ErrMismatch when the file is damaged.
+func (db *DB) Load(partition int, requests []events.Request) (state *capture.State, position uint64, err error) {
+	db.loadMu.Lock()
+	defer db.loadMu.Unlock()
+	// Apply may commit while this reads: all statements see the one state that the position is of.
+	if _, err := db.loader.ExecContext(context.Background(), "BEGIN"); err != nil {
+		return nil, 0, db.fail(err)
+	}
+	defer func() {
+		_, ended := db.loader.ExecContext(context.Background(), "COMMIT") // of nothing: it only read
+		err = errors.Join(err, ended)
+	}()
+	err = db.loads.position.QueryRow(partition).Scan(&position)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return nil, 0, db.fail(err)
+	}
 	w := collect(requests)
-	state := capture.NewState()
+	state = capture.NewState()
 	steps := []func(*capture.State, wanted) error{db.loadAccounts, db.loadMonths, db.loadJobs, db.loadFirstAnswers, db.loadTokens}
 	for _, step := range steps {
 		if err := step(state, w); err != nil {
-			return nil, db.fail(fmt.Errorf("load state: %w", err))
+			return nil, 0, db.fail(fmt.Errorf("load state: %w", err))
 		}
 	}
-	return state, nil
+	return state, position, nil
 }
 
 func collect(requests []events.Request) (w wanted) {
@@ -66,7 +80,7 @@ func urlKey(canonical string) []byte {
 }
 
 func (db *DB) loadAccounts(state *capture.State, w wanted) error {
-	return each(db.reads.accounts, w.accounts, func(rows *sql.Rows) error {
+	return each(db.loads.accounts, w.accounts, func(rows *sql.Rows) error {
 		var name, plan string
 		var limit int64
 		var digest []byte
@@ -81,7 +95,7 @@ func (db *DB) loadAccounts(state *capture.State, w wanted) error {
 }
 
 func (db *DB) loadMonths(state *capture.State, w wanted) error {
-	return each(db.reads.months, w.months, func(rows *sql.Rows) error {
+	return each(db.loads.months, w.months, func(rows *sql.Rows) error {
 		var i int
 		var used int64
 		if err := rows.Scan(&i, &used); err != nil {
@@ -95,7 +109,7 @@ func (db *DB) loadMonths(state *capture.State, w wanted) error {
 }
 
 func (db *DB) loadJobs(state *capture.State, w wanted) error {
-	return each(db.reads.jobs, w.urls, func(rows *sql.Rows) error {
+	return each(db.loads.jobs, w.urls, func(rows *sql.Rows) error {
 		var i int
 		var id string
 		if err := rows.Scan(&i, &id); err != nil {
@@ -109,7 +123,7 @@ func (db *DB) loadJobs(state *capture.State, w wanted) error {
 }
 
 func (db *DB) loadFirstAnswers(state *capture.State, w wanted) error {
-	return each(db.reads.firstAnswers, w.requests, func(rows *sql.Rows) error {
+	return each(db.loads.firstAnswers, w.requests, func(rows *sql.Rows) error {
 		var i int
 		var first capture.FirstAnswer
 		var hash []byte
@@ -125,7 +139,7 @@ func (db *DB) loadFirstAnswers(state *capture.State, w wanted) error {
 }
 
 func (db *DB) loadTokens(state *capture.State, w wanted) error {
-	return each(db.reads.tokensOf, w.tokens, func(rows *sql.Rows) error {
+	return each(db.loads.tokensOf, w.tokens, func(rows *sql.Rows) error {
 		var i int
 		var revoked bool
 		if err := rows.Scan(&i, &revoked); err != nil {
@@ -136,26 +150,4 @@ func (db *DB) loadTokens(state *capture.State, w wanted) error {
 		}
 		return nil
 	})
-}
-
-// each runs a statement on a list, as JSON, and scans each row of the answer.
-func each[T any](stmt *sql.Stmt, list []T, scan func(*sql.Rows) error) error {
-	if len(list) == 0 {
-		return nil
-	}
-	text, err := json.Marshal(list)
-	if err != nil {
-		return err
-	}
-	rows, err := stmt.QueryContext(context.Background(), string(text))
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := scan(rows); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
 }

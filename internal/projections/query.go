@@ -15,9 +15,19 @@ import (
 
 // Quota returns an account's count in a month. The error is ErrNotFound when the account was never opened.
 func (db *DB) Quota(ctx context.Context, account string, month events.Month) (capture.Quota, error) {
+	of := db.cache.quotas.of(account)
+	of.mu.Lock()
+	defer of.mu.Unlock()
+	if q, kept := of.rows[account]; kept && q.Month == month {
+		return q, nil
+	}
 	q := capture.Quota{Month: month}
 	err := db.reads.quota.QueryRowContext(context.WithoutCancel(ctx), account, string(month)).Scan(&q.Limit, &q.Used)
-	return q, db.readError(err)
+	if err != nil {
+		return q, db.readError(err)
+	}
+	of.keep(account, q)
+	return q, nil
 }
 
 // Job returns a job in an account's tracker. The error is ErrNotFound when it has none under that id.
@@ -36,7 +46,22 @@ func (db *DB) Job(ctx context.Context, account, id string) (capture.StoredJob, e
 }
 
 // Tokens returns the tokens issued under an id: one, none, or in theory more, since each partition issues its own.
-func (db *DB) Tokens(ctx context.Context, id string) (tokens []capture.Token, err error) {
+// The slice is shared: it is for reading only.
+func (db *DB) Tokens(ctx context.Context, id string) ([]capture.Token, error) {
+	of := db.cache.tokens.of(id)
+	of.mu.Lock()
+	defer of.mu.Unlock()
+	if tokens, kept := of.rows[id]; kept {
+		return tokens, nil
+	}
+	tokens, err := db.readTokens(ctx, id)
+	if err == nil && len(tokens) > 0 {
+		of.keep(id, tokens)
+	}
+	return tokens, err
+}
+
+func (db *DB) readTokens(ctx context.Context, id string) (tokens []capture.Token, err error) {
 	rows, err := db.reads.tokens.QueryContext(context.WithoutCancel(ctx), id)
 	if err != nil {
 		return nil, db.readError(err)
@@ -54,8 +79,12 @@ func (db *DB) Tokens(ctx context.Context, id string) (tokens []capture.Token, er
 	return tokens, db.readError(rows.Err())
 }
 
-// Decision returns the decision at a position. The error is ErrNotFound when it is not folded.
+// Decision returns the decision at a position. The error is ErrNotFound when it is not folded: a commit is in the file
+// a moment earlier, and what it changed must not be seen here before it is everywhere.
 func (db *DB) Decision(ctx context.Context, p events.Position) (events.Decision, error) {
+	if p.Partition >= len(db.partitions) || p.Sequence > db.Folded(p.Partition) {
+		return events.Decision{}, events.ErrNotFound
+	}
 	row := db.reads.decision.QueryRowContext(context.WithoutCancel(ctx), p.Partition, p.Sequence)
 	d, err := scanDecision(row.Scan, p.Partition)
 	return d, db.readError(err)

@@ -5,40 +5,47 @@ import (
 	"database/sql"
 )
 
-// readStatements run on the pool of reading connections. Those over a list take it as one JSON array and answer with
-// the index of the element; CROSS JOIN keeps SQLite from scanning the table instead of the list.
+// readStatements run on the pool of reading connections.
 type readStatements struct {
-	accounts, months, jobs, firstAnswers, tokensOf *sql.Stmt
-
 	decision, decisions, quota, job, tokens *sql.Stmt
+}
+
+// loadStatements run on the pinned connection of Load. Those over a list take it as one JSON array and answer with the
+// index of the element; CROSS JOIN keeps SQLite from scanning the table instead of the list.
+type loadStatements struct {
+	position, accounts, months, jobs, firstAnswers, tokensOf *sql.Stmt
 }
 
 // writeStatements run on the pinned writing connection.
 type writeStatements struct {
-	decision, job, month, account, plan, chain, token, revoke, position *sql.Stmt
+	token, revoke, position, openAccounts *sql.Stmt
+}
 
-	chains *sql.Stmt
+// bulkStatements run there too. Each writes many rows.
+type bulkStatements struct {
+	decisions, jobs, months, accounts bulk
 }
 
 const decisionColumns = "sequence, account, request_id, type, time, request_digest, digest, data"
 
 func (db *DB) prepare() error {
-	r, w := &db.reads, &db.writes
+	r, l, w := &db.reads, &db.loads, &db.writes
 	for _, s := range []struct {
 		on    preparer
 		into  **sql.Stmt
 		query string
 	}{
-		{db.reading, &r.accounts, `SELECT name, plan, quota_limit, digest
+		{db.loader, &l.position, `SELECT sequence FROM partitions WHERE partition = ?`},
+		{db.loader, &l.accounts, `SELECT name, plan, quota_limit, digest
 			FROM json_each(?) AS k CROSS JOIN accounts ON name = k.value`},
-		{db.reading, &r.months, `SELECT k.key, used
+		{db.loader, &l.months, `SELECT k.key, used
 			FROM json_each(?) AS k CROSS JOIN months ON account = k.value ->> 0 AND month = k.value ->> 1`},
-		{db.reading, &r.jobs, `SELECT k.key, jobs.id
+		{db.loader, &l.jobs, `SELECT k.key, jobs.id
 			FROM json_each(?) AS k CROSS JOIN jobs ON account = k.value ->> 0 AND url_key = unhex(k.value ->> 1)`},
-		{db.reading, &r.firstAnswers, `SELECT k.key, partition, sequence, payload_hash
+		{db.loader, &l.firstAnswers, `SELECT k.key, partition, sequence, payload_hash
 			FROM json_each(?) AS k CROSS JOIN decisions
 			ON account = k.value ->> 0 AND request_id = k.value ->> 1 AND payload_hash IS NOT NULL`},
-		{db.reading, &r.tokensOf, `SELECT k.key, revoked
+		{db.loader, &l.tokensOf, `SELECT k.key, revoked
 			FROM json_each(?) AS k CROSS JOIN tokens ON account = k.value ->> 0 AND tokens.id = k.value ->> 1`},
 
 		{db.reading, &r.decision, `SELECT ` + decisionColumns + ` FROM decisions WHERE partition = ? AND sequence = ?`},
@@ -50,23 +57,12 @@ func (db *DB) prepare() error {
 			FROM jobs JOIN decisions USING (partition, sequence) WHERE jobs.account = ? AND id = ?`},
 		{db.reading, &r.tokens, `SELECT account, secret_hash, revoked FROM tokens WHERE id = ?`},
 
-		{db.writer, &w.decision, `INSERT INTO decisions
-			(partition, sequence, account, request_id, type, time, request_digest, digest, payload_hash, data)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
-		{db.writer, &w.job, `INSERT INTO jobs (account, id, url_key, month, partition, sequence) VALUES (?, ?, ?, ?, ?, ?)`},
-		{db.writer, &w.month, `INSERT INTO months (account, month, used, duplicated, rejected, repeated)
-			VALUES (?, ?, ?, ?, ?, ?)
-			ON CONFLICT DO UPDATE SET used = used + excluded.used, duplicated = duplicated + excluded.duplicated,
-			rejected = rejected + excluded.rejected, repeated = repeated + excluded.repeated
-			RETURNING used`},
-		{db.writer, &w.account, `INSERT INTO accounts (name, plan, quota_limit, digest) VALUES (?, ?, ?, zeroblob(32))`},
-		{db.writer, &w.plan, `UPDATE accounts SET plan = ?, quota_limit = ? WHERE name = ?`},
-		{db.writer, &w.chain, `UPDATE accounts SET digest = ? WHERE name = ?`},
 		{db.writer, &w.token, `INSERT INTO tokens (id, account, secret_hash, revoked) VALUES (?, ?, ?, 0)`},
 		{db.writer, &w.revoke, `UPDATE tokens SET revoked = 1 WHERE id = ? AND account = ?`},
 		{db.writer, &w.position, `INSERT INTO partitions (partition, sequence, digest) VALUES (?, ?, ?)
 			ON CONFLICT DO UPDATE SET sequence = excluded.sequence, digest = excluded.digest`},
-		{db.writer, &w.chains, `SELECT name, digest FROM json_each(?) AS k CROSS JOIN accounts ON name = k.value`},
+		{db.writer, &w.openAccounts, `SELECT name, plan, quota_limit, digest
+			FROM json_each(?) AS k CROSS JOIN accounts ON name = k.value`},
 	} {
 		stmt, err := s.on.PrepareContext(context.Background(), s.query)
 		if err != nil {
@@ -74,6 +70,30 @@ func (db *DB) prepare() error {
 		}
 		*s.into = stmt
 		db.prepared = append(db.prepared, stmt)
+	}
+	return db.prepareBulks()
+}
+
+func (db *DB) prepareBulks() (err error) {
+	b := &db.bulks
+	for _, s := range []struct {
+		into  *bulk
+		width int
+		query string
+	}{
+		{&b.decisions, 10, `INSERT INTO decisions
+			(partition, sequence, account, request_id, type, time, request_digest, digest, payload_hash, data) VALUES`},
+		{&b.jobs, 6, `INSERT INTO jobs (account, id, url_key, month, partition, sequence) VALUES`},
+		{&b.months, 6, `INSERT INTO months (account, month, used, duplicated, rejected, repeated) VALUES
+			ON CONFLICT DO UPDATE SET used = used + excluded.used, duplicated = duplicated + excluded.duplicated,
+			rejected = rejected + excluded.rejected, repeated = repeated + excluded.repeated
+			RETURNING account, month, used`},
+		{&b.accounts, 4, `INSERT INTO accounts (name, plan, quota_limit, digest) VALUES
+			ON CONFLICT DO UPDATE SET plan = excluded.plan, quota_limit = excluded.quota_limit, digest = excluded.digest`},
+	} {
+		if *s.into, err = db.prepareBulk(s.query, s.width); err != nil {
+			return db.fail(err)
+		}
 	}
 	return nil
 }

@@ -1,0 +1,193 @@
+package projections
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"jobtally/internal/capture"
+	"jobtally/internal/events"
+)
+
+const (
+	// ahead is how many batches may wait between two stages.
+	ahead = 2
+	// maxTaken is how many decisions a stage takes at once, give or take a batch.
+	maxTaken = 1024
+)
+
+// decide decides the requests that follow the position, and goes on with those that come, in three stages: one batch is
+// decided while the decisions of the one before it are being recorded, and those before that folded.
+//
+// Only what was recorded goes on to be folded: what is folded here is what the ledger says. A request that cannot be
+// read or decided ends the first stage, and what was decided before it is still recorded and folded. A failure to
+// record or to fold ends all stages. Then what is in flight is dropped, for the next round finds it in the ledger, or
+// decides it again.
+func (p *Projector) decide(ctx context.Context) error {
+	stages, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	decided, recorded := make(chan []events.Decision, ahead), make(chan []events.Decision, ahead)
+	var running sync.WaitGroup
+	running.Go(func() {
+		defer close(recorded)
+		// Not the context of the stages: an append that has begun is waited for, so that the next round knows of it.
+		if err := p.record(ctx, stages.Done(), decided, recorded); err != nil {
+			cancel(err)
+		}
+	})
+	running.Go(func() {
+		if err := p.foldRecorded(recorded); err != nil {
+			cancel(err)
+		}
+	})
+	err := p.decideRequests(stages, decided)
+	close(decided)
+	running.Wait()
+	if stages.Err() != nil {
+		return context.Cause(stages)
+	}
+	return err
+}
+
+// decideRequests is the first stage.
+func (p *Projector) decideRequests(ctx context.Context, decided chan<- []events.Decision) error {
+	var flight inFlight
+	for batch, err := range p.ledger.Read(ctx, events.Requests, p.partition, p.db.Folded(p.partition)) {
+		if err != nil {
+			return err
+		}
+		requests, unknown := p.decodeRequests(batch)
+		if len(requests) > 0 {
+			decisions, err := p.decideBatch(requests, &flight)
+			if err != nil {
+				return err
+			}
+			if !send(decided, decisions, ctx.Done()) {
+				return context.Cause(ctx)
+			}
+		}
+		if unknown != nil {
+			return unknown
+		}
+	}
+	return nil
+}
+
+// decideBatch decides requests in memory, in order, on what all decisions before them left: those that are in the file,
+// and those that are on their way there.
+func (p *Projector) decideBatch(requests []events.Request, flight *inFlight) ([]events.Decision, error) {
+	state, position, err := p.db.Load(p.partition, requests)
+	if err != nil {
+		return nil, err
+	}
+	flight.foldInto(state, position)
+	decisions := make([]events.Decision, len(requests))
+	for i := range requests {
+		decisions[i] = capture.Decide(state, &requests[i])
+		state.Fold(&decisions[i])
+	}
+	flight.add(decisions)
+	return decisions, nil
+}
+
+// record is the second stage: it appends decisions, each fenced by the one before it, and hands on what was recorded.
+func (p *Projector) record(ctx context.Context, ended <-chan struct{}, decided <-chan []events.Decision, recorded chan<- []events.Decision) error {
+	for {
+		decisions := take(decided)
+		if decisions == nil {
+			return nil
+		}
+		if err := p.ledger.AppendDecisions(ctx, p.partition, decisions[0].Position.Sequence-1, messages(decisions)); err != nil {
+			return err
+		}
+		if !send(recorded, decisions, ended) {
+			return nil
+		}
+	}
+}
+
+// foldRecorded is the third stage. It also folds what was recorded when another stage failed meanwhile.
+func (p *Projector) foldRecorded(recorded <-chan []events.Decision) error {
+	for {
+		decisions := take(recorded)
+		if decisions == nil {
+			return nil
+		}
+		if err := p.apply(decisions); err != nil {
+			return err
+		}
+	}
+}
+
+// send reports whether a batch could be handed on before the stages ended.
+func send(to chan<- []events.Decision, decisions []events.Decision, ended <-chan struct{}) bool {
+	select {
+	case to <- decisions:
+		return true
+	case <-ended:
+		return false
+	}
+}
+
+// take waits for a batch, and takes with it those that wait behind it. It returns nil when there will be none.
+func take(from <-chan []events.Decision) []events.Decision {
+	batch := <-from
+	for batch != nil && len(batch) < maxTaken {
+		select {
+		case next := <-from: // nothing when from is closed: the next take finds that too
+			if next == nil {
+				return batch
+			}
+			batch = append(batch, next...)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// inFlight are the batches of decisions that may not be in the file yet, in order. The first stage owns it.
+type inFlight struct {
+	batches [][]events.Decision
+}
+
+func (f *inFlight) add(decisions []events.Decision) { f.batches = append(f.batches, decisions) }
+
+// foldInto folds what is in flight into a state that was loaded when the file was at position. The state holds only
+// what a batch of requests needs, and of that everything the file had; so nothing is missed where a decision in flight
+// changed it, and what it changed beyond that nobody asks for.
+func (f *inFlight) foldInto(state *capture.State, position uint64) {
+	for len(f.batches) > 0 && last(f.batches[0]) <= position {
+		f.batches = f.batches[1:]
+	}
+	for _, batch := range f.batches {
+		for i := range batch {
+			if d := &batch[i]; d.Position.Sequence > position {
+				state.Fold(d)
+			}
+		}
+	}
+}
+
+func last(batch []events.Decision) uint64 { return batch[len(batch)-1].Position.Sequence }
+
+// decodeRequests returns the requests up to the first whose type is not known, and the error of that one.
+func (p *Projector) decodeRequests(batch []events.Message) ([]events.Request, error) {
+	requests := make([]events.Request, 0, len(batch))
+	for _, m := range batch {
+		r, err := events.DecodeRequest(m, p.partition, p.ledger.Partitions)
+		if err != nil {
+			return requests, fmt.Errorf("request %s: %w; a newer jobtally wrote it: run that one", r.Position, err)
+		}
+		requests = append(requests, r)
+	}
+	return requests, nil
+}
+
+func messages(decisions []events.Decision) []events.Message {
+	m := make([]events.Message, len(decisions))
+	for i := range decisions {
+		m[i] = decisions[i].Message()
+	}
+	return m
+}
