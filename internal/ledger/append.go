@@ -20,8 +20,8 @@ const (
 	maxGroup    = 512      // messages of one group
 	maxGroupLen = 4 << 20  // bytes of one group
 
-	// maxLinger is how long the next group waits for those that a large one just answered: they are about to come back,
-	// and a group costs its fsync whatever its size.
+	// maxLinger is how long the next batch waits for those that a large one just answered: they are about to come back,
+	// and a batch costs some milliseconds whatever its size.
 	maxLinger = time.Millisecond
 
 	// decisionRoom is kept free of what the server takes as one message, for the decision on a request says more than
@@ -136,7 +136,7 @@ func (a *appender) run() {
 	last := 0 // size of the last group, or of one before it that was larger, less as time passes
 	for first := range a.waiting {
 		expected := 0
-		if last >= atomicFrom {
+		if a.batches && last >= atomicFrom {
 			expected = last * 3 / 4
 		}
 		group := a.gather(first, expected)
