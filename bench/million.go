@@ -32,9 +32,12 @@ func (s *suite) fullRows() []row {
 		},
 	}
 	if s.inProcess {
-		return rows // the memory of the service is then not to be told from the bench's
+		return rows // the service is then not to be killed, nor its memory to be told from the bench's
 	}
 	return append(rows, row{
+		name: "start-killed", what: fmt.Sprintf("start to ready with %d decisions folded, killed (SIGKILL) at the end of a load", decisions), unit: "s",
+		measure: s.startAfterKill,
+	}, row{
 		name: "memory", what: fmt.Sprintf("most resident memory (VmRSS) under %d connections of captures with %s", loadConnections, there), unit: "MB",
 		goal: goal{mostValue: 300}, measure: s.residentMemory,
 	})
@@ -63,6 +66,24 @@ func (s *suite) startToReady(ctx context.Context) (result sample, err error) {
 		return nil
 	})
 	return result, err
+}
+
+// startAfterKill starts the service after it was killed at the end of a load.
+func (s *suite) startAfterKill(ctx context.Context) (sample, error) {
+	d, err := s.million(ctx)
+	if err != nil {
+		return sample{}, err
+	}
+	running, err := s.serve(ctx, d.path)
+	if err != nil {
+		return sample{}, err
+	}
+	_, err = s.captureAll(ctx, running, d, d.held, loadConnections)
+	running.kill()
+	if err != nil {
+		return sample{}, err
+	}
+	return s.startToReady(ctx)
 }
 
 // residentMemory returns the most that was resident at once while the service captured, from its start on.

@@ -26,6 +26,7 @@ type service struct {
 	pid   int
 	ready time.Duration // from the start until /readyz answered 200
 	stop  func() error
+	kill  func()       // ends it as SIGKILL does; nil in process
 	log   fmt.Stringer // the end of what it logged; nil in process
 }
 
@@ -69,7 +70,11 @@ func startProcess(ctx context.Context, binary string, args ...string) (*service,
 		return nil, err
 	}
 	go func() { p.err = cmd.Wait(); close(p.done) }()
-	s := &service{pid: cmd.Process.Pid, log: p.log, stop: func() error { cancel(); return p.ended() }}
+	s := &service{
+		pid: cmd.Process.Pid, log: p.log,
+		stop: func() error { cancel(); return p.ended() },
+		kill: func() { cmd.Process.Kill(); <-p.done; cancel() },
+	}
 	if err := s.await(ctx, p); err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", filepath.Base(binary), err), s.stop())
 	}
