@@ -47,6 +47,7 @@ type appender struct {
 
 type pendingAppend struct {
 	message  *nats.Msg
+	size     int64                  // of the message, with its headers
 	future   jetstream.PubAckFuture // nil until the message is published
 	answered chan struct{}          // closed once the two fields below are set
 	sequence uint64
@@ -76,9 +77,10 @@ func (a *appender) close() {
 // append waits until the message is durable and returns its sequence.
 func (a *appender) append(ctx context.Context, m events.Message) (uint64, error) {
 	p := &pendingAppend{message: natsMessage(m), answered: make(chan struct{})}
+	p.size = int64(p.message.Size())
 	// Checked here and not by the client library, which would fail the whole group that such a message is in.
-	if size, limit := int64(p.message.Size()), a.nc.MaxPayload()-decisionRoom; size > limit {
-		return 0, fmt.Errorf("%w: %w: it has %d bytes, and may have %d", events.ErrUnavailable, nats.ErrMaxPayload, size, limit)
+	if limit := a.nc.MaxPayload() - decisionRoom; p.size > limit {
+		return 0, fmt.Errorf("%w: %w: it has %d bytes, and may have %d", events.ErrUnavailable, nats.ErrMaxPayload, p.size, limit)
 	}
 	if err := a.enqueue(p); err != nil {
 		return 0, err
@@ -102,7 +104,7 @@ func (a *appender) enqueue(p *pendingAppend) (err error) {
 	case !a.nc.IsConnected():
 		return fmt.Errorf("%w: no connection to nats", events.ErrUnavailable)
 	}
-	if err := a.admit(int64(p.message.Size())); err != nil {
+	if err := a.admit(p.size); err != nil {
 		return err
 	}
 	if !a.batches {
@@ -149,7 +151,7 @@ func (a *appender) run() {
 
 func bytesOf(group []*pendingAppend) (size int64) {
 	for _, p := range group {
-		size += int64(p.message.Size())
+		size += p.size
 	}
 	return size
 }
@@ -158,13 +160,13 @@ func bytesOf(group []*pendingAppend) (size int64) {
 func (a *appender) gather(first *pendingAppend, expected int) []*pendingAppend {
 	linger := time.NewTimer(maxLinger)
 	defer linger.Stop()
-	group, size := []*pendingAppend{first}, len(first.message.Data)
+	group, size := []*pendingAppend{first}, first.size
 	for len(group) < maxGroup && size < maxGroupLen {
 		p, ok := a.next(len(group) < expected, linger.C)
 		if !ok {
 			return group
 		}
-		group, size = append(group, p), size+len(p.message.Data)
+		group, size = append(group, p), size+p.size
 	}
 	return group
 }

@@ -84,7 +84,7 @@ func (db *DB) apply(f *fold, decisions []events.Decision) (digest events.Digest,
 	if err != nil {
 		return digest, db.fail(err)
 	}
-	digest, sequence := f.digest, f.sequence
+	digest, sequence := f.digest, f.sequence.Load()
 	for i := range decisions {
 		d := &decisions[i]
 		if sequence++; d.Position != (events.Position{Partition: f.partition, Sequence: sequence}) {

@@ -3,6 +3,7 @@ package projections
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"jobtally/internal/events"
 )
@@ -13,17 +14,14 @@ type fold struct {
 	digest    events.Digest // of all decisions up to sequence; owned by Apply
 	unsettled *applied      // what a commit of unknown outcome was to fold; nil while there is none; owned by Apply
 
-	mu       sync.Mutex // guards the fields below
-	sequence uint64
+	sequence atomic.Uint64 // moved under mu
+	mu       sync.Mutex    // guards the field below
 	waiting  map[uint64][]chan events.Decision // by sequence; each channel has room for the one decision it gets
 }
 
 // Folded returns the last sequence of the partition that this projection has folded.
 func (db *DB) Folded(partition int) uint64 {
-	f := db.partitions[partition]
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.sequence
+	return db.partitions[partition].sequence.Load()
 }
 
 // Digest returns the position of a partition and the digest of all decisions up to there.
@@ -57,7 +55,7 @@ func (db *DB) Await(ctx context.Context, p events.Position) (events.Decision, er
 func (f *fold) register(sequence uint64) chan events.Decision {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if sequence <= f.sequence {
+	if sequence <= f.sequence.Load() {
 		return nil
 	}
 	c := make(chan events.Decision, 1)
@@ -85,10 +83,10 @@ func (f *fold) advance(decisions []events.Decision) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, d := range decisions {
-		f.sequence = d.Position.Sequence
-		for _, c := range f.waiting[f.sequence] {
+		f.sequence.Store(d.Position.Sequence)
+		for _, c := range f.waiting[d.Position.Sequence] {
 			c <- d
 		}
-		delete(f.waiting, f.sequence)
+		delete(f.waiting, d.Position.Sequence)
 	}
 }

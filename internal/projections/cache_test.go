@@ -288,7 +288,7 @@ func TestDecisionIsNotSeenBeforeItIsFolded(t *testing.T) {
 	t.Parallel()
 	db, decisions, ctx := newDB(t), history(t), within(t)
 	ok(t, db.Apply(0, decisions[:5]))
-	db.partitions[0].sequence = 4 // as between the commit and the advance
+	db.partitions[0].sequence.Store(4) // as between the commit and the advance
 	must[events.Decision](t)(db.Decision(ctx, decisions[3].Position))
 	_, err := db.Decision(ctx, decisions[4].Position)
 	wantErr(t, err, events.ErrNotFound)

@@ -173,9 +173,9 @@ func (db *DB) loadFolds(partitions int) error {
 		if err != nil {
 			return db.fail(err)
 		}
-		db.partitions = append(db.partitions, &fold{
-			partition: p, digest: to.Digest, sequence: to.Sequence, waiting: map[uint64][]chan events.Decision{},
-		})
+		f := &fold{partition: p, digest: to.Digest, waiting: map[uint64][]chan events.Decision{}}
+		f.sequence.Store(to.Sequence)
+		db.partitions = append(db.partitions, f)
 	}
 	return nil
 }
