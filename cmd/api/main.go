@@ -39,7 +39,7 @@ type flags struct {
 	NATS       string    `name:"nats" placeholder:"URL" help:"URL of an external NATS server (default: none; one runs in this process). Then a projector must run: this process only folds what it decides."`
 	Partitions uint      `default:"0" placeholder:"N" help:"Number of partitions that the ledger has (default: as created, at first 1). Fixed when the ledger is created; given, it must agree."`
 	Plans      cli.Plans `default:"free=50,pro=500,premium=-1,enterprise=-1" placeholder:"NAME=LIMIT,..." help:"Plans with their captures a month, -1 for unlimited (default: ${default}). A change does not touch accounts that are open."`
-	Sync       cli.Sync  `default:"always" placeholder:"always|DURATION" help:"When the embedded NATS server syncs to disk (default: ${default}). always loses nothing acknowledged to a power failure; 1s may lose the last second, and costs less."`
+	Sync       cli.Sync  `default:"always" placeholder:"always|DURATION" help:"When the embedded NATS server syncs to disk (default: ${default}). always loses nothing acknowledged to a power failure; 1s may lose the last second, and answers a single client sooner."`
 	cli.Logging
 }
 

@@ -34,8 +34,8 @@ const (
 type appender struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
-	syncer  *syncer // nil where the server syncs before it acknowledges
-	batches bool    // such a server has one replica, where an atomic batch is one fsync; Raft batches by itself
+	syncer  *syncer // nil where the server syncs, as it is told to
+	batches bool    // an external server has one replica, where an atomic batch is one fsync; Raft batches by itself
 
 	count, held atomic.Int64 // the appends that are not answered, and their bytes
 
@@ -103,6 +103,11 @@ func (a *appender) enqueue(p *pendingAppend) (err error) {
 		return fmt.Errorf("%w: it is closing", events.ErrUnavailable)
 	case !a.nc.IsConnected():
 		return fmt.Errorf("%w: no connection to nats", events.ErrUnavailable)
+	}
+	if a.syncer != nil {
+		if err := a.syncer.check(); err != nil {
+			return err
+		}
 	}
 	if err := a.admit(p.size); err != nil {
 		return err

@@ -34,6 +34,9 @@ func (l *Ledger) AppendDecisions(ctx context.Context, partition int, after uint6
 	}
 	for i, future := range futures {
 		if err := settle(ctx, future, after+uint64(i)+1); err != nil {
+			if l.embedded != nil && errors.Is(err, events.ErrFenced) {
+				l.embedded.doubt(err) // nobody else decides there: it counts what it has not
+			}
 			return fmt.Errorf("append decision %d of partition %d: %w", after+uint64(i)+1, partition, err)
 		}
 	}

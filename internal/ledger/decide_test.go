@@ -38,7 +38,8 @@ func TestAppendDecisionsUnderTheirNumbers(t *testing.T) {
 
 func TestAppendDecisionsIsFenced(t *testing.T) {
 	t.Parallel()
-	l := newLedger(t)
+	s := startNATS(t, server.Options{StoreDir: t.TempDir()})
+	l := open(t, dial(t, s.Addr().String()), Spec{Replicas: 1})
 	wantFence(t, l, jetstream.JSErrCodeStreamWrongLastSequence)
 }
 

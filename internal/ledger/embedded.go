@@ -17,12 +17,10 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
-
-	"jobtally/internal/events"
 )
 
 const (
-	startTimeout = 30 * time.Second // a large ledger whose index was lost is scanned whole at start
+	startTimeout = 30 * time.Second // for connections to be taken, once what is stored was recovered
 	startPoll    = 100 * time.Millisecond
 
 	// JetStream computes a limit from the machine wherever it is given none. Memory is for the ordered consumers
@@ -39,15 +37,17 @@ const (
 type Embedded struct {
 	URL string // with generated credentials; also in the data directory, mode 0600
 
-	dir     string
-	sync    time.Duration
-	options server.Options
-	log     *slog.Logger
+	dir      string
+	password string
+	sync     time.Duration
+	options  server.Options
+	log      *slog.Logger
 
 	mu      sync.Mutex // guards the two fields below
 	server  *server.Server
-	failure error // why the server is stopped until the disk takes writes again; nil while it runs
+	failure error // why the server is stopped, for good or until the disk takes writes again; nil while it runs
 
+	doubts   chan error // that the server is sound; it has room for one
 	closing  context.Context
 	close    context.CancelFunc
 	watching sync.WaitGroup
@@ -61,29 +61,25 @@ func StartEmbedded(dir string, sync time.Duration, log *slog.Logger) (*Embedded,
 	if err := errors.Join(dropUnborn(store), forgetIndexes(store)); err != nil {
 		return nil, err
 	}
-	password := rand.Text()
 	e := &Embedded{
-		dir: dir, sync: sync, log: log,
+		password: rand.Text(),
+		dir:      dir, sync: sync, log: log, doubts: make(chan error, 1),
 		options: server.Options{
 			ServerName: embeddedName, Host: "127.0.0.1", Port: server.RANDOM_PORT,
-			CustomClientAuthentication: credentials{password},
-			JetStream:                  true, StoreDir: store,
+			JetStream: true, StoreDir: store,
 			JetStreamMaxMemory: maxMemory, JetStreamMaxStore: maxStore,
 			SyncInterval: sync,
 			NoSigs:       true,
 		},
 	}
+	e.options.CustomClientAuthentication = credentials{e.password}
 	e.closing, e.close = context.WithCancel(context.Background())
 	s, err := e.run()
 	if err != nil {
 		return nil, err
 	}
 	e.server = s
-	e.options.Port = s.Addr().(*net.TCPAddr).Port // the same when it is started again
-	u := url.URL{Scheme: "nats", User: url.UserPassword(embeddedUser, password), Host: s.Addr().String()}
-	e.URL = u.String()
-	e.watching.Go(e.watch)
-	if err := os.WriteFile(e.urlPath(), []byte(e.URL+"\n"), 0o600); err != nil {
+	if err := e.tellURL(s); err != nil {
 		e.Close()
 		return nil, err
 	}
@@ -101,28 +97,35 @@ func (e *Embedded) run() (*server.Server, error) {
 	s.SetLoggerV2(logger, false, false, false)
 	s.Start()
 	if err := logger.awaitReady(s); err != nil {
-		s.Shutdown()
+		stop(s)
 		return nil, fmt.Errorf("nats-server did not start on %s: %w", options.StoreDir, err)
 	}
 	return s, nil
 }
 
+// tellURL notes where a server listens, and has it listen there again when it is started again.
+func (e *Embedded) tellURL(s *server.Server) error {
+	e.options.Port = s.Addr().(*net.TCPAddr).Port
+	u := url.URL{Scheme: "nats", User: url.UserPassword(embeddedUser, e.password), Host: s.Addr().String()}
+	e.URL = u.String()
+	return os.WriteFile(e.urlPath(), []byte(e.URL+"\n"), 0o600)
+}
+
 func (e *Embedded) urlPath() string { return filepath.Join(e.dir, urlFile) }
 
-// Open opens the ledger of the server, given a connection to it, as the function Open does. What is appended through
-// this one is on disk when it is acknowledged, and no decision is recorded on what is not.
+// Open opens the ledger of the server, given a connection to it, as the function Open does, and from then on watches over
+// its streams. What is appended through this one is on disk when it is acknowledged, and no decision is recorded on
+// what is not. It is called once.
 func (e *Embedded) Open(ctx context.Context, nc *nats.Conn) (*Ledger, error) {
-	var syncers func(partition int) *syncer
 	if e.sync == 0 {
 		// A process that was killed may have left what was never synced, a creation the entries of its directories.
 		if err := errors.Join(syncTree(e.options.StoreDir), syncFile(e.dir, (*os.File).Sync)); err != nil {
 			return nil, fmt.Errorf("sync the data directory: %w", err)
 		}
-		syncers = func(partition int) *syncer { return newSyncer(e.blocks(events.Requests.Name(partition))) }
 	}
-	l, err := openLedger(ctx, nc, syncers)
+	l, err := openLedger(ctx, nc, e)
 	if err == nil {
-		l.failure = e.Failure
+		e.watching.Go(func() { e.watch(l.streamNames()) })
 	}
 	return l, err
 }
@@ -169,13 +172,25 @@ func (e *Embedded) InProcessConn() (net.Conn, error) {
 	return e.server.InProcessConn()
 }
 
-// Close stops the server and waits until its files are closed.
+// Close stops the server and waits until its files are closed. Where the disk fails it, the next start takes longer, and
+// loses nothing.
 func (e *Embedded) Close() {
 	e.close()
 	e.watching.Wait()
 	os.Remove(e.urlPath()) // a stale one is harmless: its port answers no more
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.failure != nil {
+		return // it is stopped, and not in order
+	}
 	stop(e.server)
+	e.failure = errClosed
+	if err := trustIndexes(e.options.StoreDir); err != nil {
+		e.log.Warn("the NATS server was not stopped in order", "error", err)
+	}
 }
+
+var errClosed = errors.New("the NATS server is stopped")
 
 func stop(s *server.Server) {
 	s.Shutdown()

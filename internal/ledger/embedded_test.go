@@ -135,12 +135,25 @@ func TestLedgerSurvivesARestart(t *testing.T) {
 	}
 }
 
+// A server that syncs in intervals has nothing to gain from batches, which cost their staging all the same.
 func TestEmbeddedSyncsInIntervals(t *testing.T) {
 	t.Parallel()
 	e := must[*Embedded](t)(StartEmbedded(t.TempDir(), 3*time.Second, quiet()))
 	t.Cleanup(e.Close)
 	if got := e.server.JetStreamConfig(); got.SyncInterval != 3*time.Second {
 		t.Errorf("SyncInterval is %v", got.SyncInterval)
+	}
+	nc := must[*nats.Conn](t)(e.Connect("test", quiet()))
+	t.Cleanup(nc.Close)
+	must[bool](t)(Create(within(t), nc, Spec{Replicas: 1}))
+	l := must[*Ledger](t)(e.Open(within(t), nc))
+	t.Cleanup(l.Close)
+	outcomes := take(t, appendAll(t, l, "r", 200), 200)
+	wantRecorded(t, l, outcomes)
+	for _, m := range read(t, l, events.Requests, 0, 200) {
+		if len(m.Header[headerBatchID]) > 0 {
+			t.Fatalf("message %d came in a batch", m.Sequence)
+		}
 	}
 }
 

@@ -24,8 +24,8 @@ import (
 const (
 	// ackTimeout is how long an append waits for the server's word. After it the outcome is unknown.
 	ackTimeout = 5 * time.Second
-	// maxInFlight is far above what all partitions publish at once, since the client fails what exceeds it.
-	maxInFlight   = 1 << 16
+	// maxInFlight is above what the partitions publish at once, since the client fails what exceeds it.
+	maxInFlight   = 1 << 20
 	reconnectWait = 250 * time.Millisecond
 	// minPayload is the least that a server must take as one message, and what it takes unless told otherwise. The
 	// largest capture has 256 KiB, and twice that in the JSON of its decision.
@@ -47,8 +47,7 @@ type Ledger struct {
 	appenders []*appender                 // by partition
 	syncers   []*syncer                   // by partition; empty where the server syncs
 
-	// failure returns why an embedded server is stopped for now; it is nil for a ledger on any other server.
-	failure func() error
+	embedded *Embedded // the server, where it is part of this process
 }
 
 // Connect connects to a nats-server, and keeps connecting again when the connection is lost. What is published
@@ -90,8 +89,8 @@ func redacted(server string) string {
 // An append is as durable as the server makes it before it acknowledges it; Embedded has an Open of its own.
 func Open(ctx context.Context, nc *nats.Conn) (*Ledger, error) { return openLedger(ctx, nc, nil) }
 
-// openLedger opens the ledger. Where syncers is not nil, the server leaves syncing to this process.
-func openLedger(ctx context.Context, nc *nats.Conn, syncers func(partition int) *syncer) (*Ledger, error) {
+// openLedger opens the ledger of an embedded server, or of any other where that is nil.
+func openLedger(ctx context.Context, nc *nats.Conn, embedded *Embedded) (*Ledger, error) {
 	js, err := jetstream.New(nc, jetstream.WithPublishAsyncTimeout(ackTimeout),
 		jetstream.WithPublishAsyncMaxPending(maxInFlight), jetstream.WithDefaultTimeout(ackTimeout))
 	if err != nil {
@@ -109,7 +108,7 @@ func openLedger(ctx context.Context, nc *nats.Conn, syncers func(partition int) 
 	}
 	l := &Ledger{
 		ID: found.id, Partitions: found.partitions, Replicas: found.streams[events.Requests.Name(0)].Config.Replicas,
-		nc: nc, js: js, streams: map[string]jetstream.Stream{},
+		nc: nc, js: js, embedded: embedded, streams: map[string]jetstream.Stream{},
 	}
 	for name := range found.streams {
 		if l.streams[name], err = js.Stream(ctx, name); err != nil {
@@ -117,9 +116,9 @@ func openLedger(ctx context.Context, nc *nats.Conn, syncers func(partition int) 
 		}
 	}
 	for p := range l.Partitions {
-		a := &appender{nc: nc, js: js, batches: l.Replicas == 1}
-		if syncers != nil {
-			a.syncer, a.batches = syncers(p), false
+		a := &appender{nc: nc, js: js, batches: l.Replicas == 1 && embedded == nil}
+		if embedded != nil && embedded.sync == 0 {
+			a.syncer = newSyncer(embedded.blocks(events.Requests.Name(p)))
 			l.syncers = append(l.syncers, a.syncer)
 		}
 		a.start()
@@ -149,12 +148,21 @@ func (l *Ledger) Append(ctx context.Context, r *events.Request) (events.Position
 	return events.Position{Partition: p, Sequence: sequence}, err
 }
 
+// streamNames returns the names of all streams.
+func (l *Ledger) streamNames() map[string]bool {
+	names := make(map[string]bool, len(l.streams))
+	for name := range l.streams {
+		names[name] = true
+	}
+	return names
+}
+
 // check returns ErrUnavailable, with the reason, while an embedded server is stopped.
 func (l *Ledger) check() error {
-	if l.failure == nil {
+	if l.embedded == nil {
 		return nil
 	}
-	if err := l.failure(); err != nil {
+	if err := l.embedded.Failure(); err != nil {
 		return fmt.Errorf("%w: %w", events.ErrUnavailable, err)
 	}
 	return nil

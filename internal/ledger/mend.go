@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"jobtally/internal/events"
 )
 
 const (
@@ -16,40 +18,49 @@ const (
 	probeFile  = "probe"
 )
 
-// watch stops a server that cannot write, and starts it again once the disk takes writes. nats-server keeps the error of
-// a failed write for ever, and answers nobody: an append would wait for its time-out each time.
-func (e *Embedded) watch() {
+// watch stops a server that cannot write one of the streams, and starts it again once the disk takes writes.
+// nats-server keeps the error of a failed write for ever, and answers nobody: an append would wait for its time-out each
+// time.
+func (e *Embedded) watch(streams map[string]bool) {
 	ticks := time.NewTicker(watchEvery)
 	defer ticks.Stop()
-	var before error
 	for {
+		var cause error
 		select {
 		case <-ticks.C:
+			cause = e.health(streams)
+		case cause = <-e.doubts:
 		case <-e.closing.Done():
 			return
 		}
-		err := e.health()
-		if err != nil && before != nil { // twice, for a stream that is just being created counts as lost
-			e.mend(err, ticks.C)
-			err = nil
+		if cause != nil {
+			e.mend(cause, ticks.C)
 		}
-		before = err
 	}
 }
 
-// health returns why the server does not keep what it is sent, or nil.
-func (e *Embedded) health() error {
-	health := e.server.Healthz(&server.HealthzOptions{})
-	if health.Error == "" {
-		return nil
+// doubt has the server stopped and started again, for a reason that it does not know itself.
+func (e *Embedded) doubt(cause error) {
+	select {
+	case e.doubts <- cause:
+	default: // one is as good as two
 	}
-	return errors.New(health.Error)
+}
+
+// health returns why the server does not keep what it is sent, or nil. What else lies among its streams is not ours.
+func (e *Embedded) health(streams map[string]bool) error {
+	for _, found := range e.server.Healthz(&server.HealthzOptions{Details: true}).Errors {
+		if found.Stream == "" || streams[found.Stream] {
+			return errors.New(found.Error)
+		}
+	}
+	return nil
 }
 
 // mend stops the server, and starts it again once the disk takes writes.
 func (e *Embedded) mend(cause error, ticks <-chan time.Time) {
-	e.fail(fmt.Errorf("the ledger cannot be written: %w", cause))
 	e.log.Error("the ledger cannot be written; trying until it can", "error", cause)
+	e.fail(cause)
 	stop(e.server)
 	for {
 		select {
@@ -57,31 +68,46 @@ func (e *Embedded) mend(cause error, ticks <-chan time.Time) {
 		case <-e.closing.Done():
 			return
 		}
-		err := probe(e.dir)
-		if err != nil {
-			e.fail(fmt.Errorf("the ledger cannot be written: %w", err))
-			continue
-		}
-		s, err := e.run()
-		if err != nil {
+		if err := e.restart(); err != nil {
 			e.fail(err)
 			continue
 		}
-		e.mu.Lock()
-		e.server, e.failure = s, nil
-		e.mu.Unlock()
 		e.log.Info("the ledger can be written again")
 		return
 	}
 }
 
-func (e *Embedded) fail(err error) {
+// restart starts the server if the disk takes writes.
+func (e *Embedded) restart() error {
+	if err := probe(e.blocks(events.Requests.Name(0))); err != nil {
+		return err
+	}
+	s, err := e.run()
+	if err != nil {
+		e.options.Port = server.RANDOM_PORT // the old one may be taken; commands that come find the new one
+		return err
+	}
+	if err := e.tellURL(s); err != nil {
+		stop(s)
+		return err
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.failure = err
+	e.server, e.failure = s, nil
+	select {
+	case <-e.doubts: // it was of the server that was stopped
+	default:
+	}
+	return nil
 }
 
-// Failure returns why the server is stopped, until the disk takes writes again; nil while it runs.
+func (e *Embedded) fail(cause error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.failure = fmt.Errorf("the ledger cannot be written: %w", cause)
+}
+
+// Failure returns why the server is stopped, for good or until the disk takes writes again; nil while it runs.
 func (e *Embedded) Failure() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -73,6 +73,41 @@ func limit(t *testing.T, to syscall.Rlimit) {
 	}
 }
 
+// Nobody but this process decides on its embedded server. A fence there means that the server counts decisions which it
+// has not, as after their asynchronous writing failed.
+func TestFenceOnTheEmbeddedServerStartsItAgain(t *testing.T) {
+	t.Parallel()
+	l, e := openEmbedded(t, t.TempDir())
+	must[events.Position](t)(l.Append(within(t), request("one")))
+	before := e.server
+	wantErr(t, l.AppendDecisions(within(t), 0, 7, decisionsFrom("a", 1)), events.ErrFenced)
+	until(t, func() bool { return e.Failure() != nil })
+	until(t, func() bool { return e.Failure() == nil })
+	until(t, func() bool { return l.AppendDecisions(within(t), 0, 0, decisionsFrom("a", 1)) == nil })
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.server == before {
+		t.Fatal("the same server runs on")
+	}
+}
+
+// What lies among the streams, and is none of the ledger's, is nobody's failure.
+func TestHealthIsThatOfTheLedgersStreams(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	l, e := openEmbedded(t, dir)
+	stray := filepath.Join(dir, "jetstream/jetstream/$G/streams/REQUESTS_0.bak")
+	if err := os.Mkdir(stray, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.health(l.streamNames()); err != nil {
+		t.Fatalf("a stray directory: %v", err)
+	}
+	if err := e.health(map[string]bool{"REQUESTS_0.bak": true}); err == nil {
+		t.Fatal("a stream that is not there is healthy")
+	}
+}
+
 // until waits for what nothing signals.
 func until(t *testing.T, reached func() bool) {
 	t.Helper()

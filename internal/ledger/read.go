@@ -14,7 +14,9 @@ import (
 )
 
 const (
-	maxRead       = 512 // messages of one batch that Read yields
+	maxRead       = 512     // messages of one batch that Read yields
+	maxReadLen    = 4 << 20 // bytes of one batch
+	maxPulled     = 8 << 20 // bytes under way from the server, which cuts off a client that is sent 64 MiB and more
 	forgetTimeout = time.Second
 )
 
@@ -70,7 +72,7 @@ func (l *Ledger) pump(ctx context.Context, name string, after uint64) (arrived <
 	if err != nil {
 		return nil, func() {}, fmt.Errorf("%w: read %s: %w", events.ErrUnavailable, name, err)
 	}
-	messages, err := consumer.Messages()
+	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(maxRead, maxPulled))
 	if err != nil {
 		return nil, func() {}, fmt.Errorf("%w: read %s: %w", events.ErrUnavailable, name, err)
 	}
@@ -120,6 +122,7 @@ func next(ctx context.Context, messages jetstream.MessagesContext, name string) 
 
 // gather waits for one message and takes what else is there. An error may come with the messages before it.
 func gather(ctx context.Context, arrived <-chan arrival, after uint64, name string) (batch []events.Message, err error) {
+	size := 0
 	select {
 	case a := <-arrived:
 		for {
@@ -129,8 +132,8 @@ func gather(ctx context.Context, arrived <-chan arrival, after uint64, name stri
 			if after++; a.message.Sequence != after {
 				return batch, fmt.Errorf("%w: %s goes from %d to %d", events.ErrGap, name, after-1, a.message.Sequence)
 			}
-			batch = append(batch, a.message)
-			if len(batch) == maxRead {
+			batch, size = append(batch, a.message), size+len(a.message.Data)
+			if len(batch) == maxRead || size >= maxReadLen {
 				return batch, nil
 			}
 			select {

@@ -290,3 +290,39 @@ func TestReadGoesOnWhenTheServerIsBack(t *testing.T) {
 		}
 	}
 }
+
+func TestReadBoundsABatchInBytes(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t)
+	const n = 400
+	ctx := within(t)
+	outcomes := make(chan outcome, n)
+	for i := range n {
+		r := request(fmt.Sprint("large-", i))
+		r.Body.(*events.JobCaptureRequested).Job.Description = strings.Repeat("x", 250<<10)
+		go func() {
+			position, err := l.Append(ctx, r)
+			for errors.Is(err, events.ErrUnavailable) { // so much at once is refused
+				position, err = l.Append(ctx, r)
+			}
+			outcomes <- outcome{r.ID, position, err}
+		}()
+	}
+	wantRecorded(t, l, take(t, outcomes, n))
+	after := uint64(0)
+	for batch, err := range l.Read(ctx, events.Requests, 0, 0) {
+		if err != nil {
+			t.Fatalf("after %d: %v", after, err)
+		}
+		size := 0
+		for _, m := range batch {
+			size += len(m.Data)
+		}
+		if size > maxReadLen+256<<10 {
+			t.Fatalf("a batch of %d bytes", size)
+		}
+		if after = batch[len(batch)-1].Sequence; after == n {
+			return
+		}
+	}
+}

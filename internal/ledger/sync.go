@@ -26,6 +26,7 @@ type syncer struct {
 
 	acknowledged atomic.Uint64 // the highest sequence that the server is known to have written
 	synced       atomic.Uint64 // the sequence up to which everything is on disk; moved under mu
+	broken       atomic.Bool   // set with failed
 
 	mu     sync.Mutex // held during a sync: whoever waits for it finds itself served by it, or is the next
 	block  *os.File   // the last block that was synced; nil before the first message
@@ -39,8 +40,23 @@ func newSyncer(dir string) *syncer { return &syncer{dir: dir, fsync: (*os.File).
 func (s *syncer) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.failed = fmt.Errorf("%w: it is closing", events.ErrUnavailable)
+	s.fail(fmt.Errorf("%w: it is closing", events.ErrUnavailable))
 	s.release() // nothing was written through it
+}
+
+func (s *syncer) fail(err error) {
+	s.failed = err
+	s.broken.Store(true)
+}
+
+// check returns why nothing can be synced any more, without waiting for a sync, or nil.
+func (s *syncer) check() error {
+	if !s.broken.Load() {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return fmt.Errorf("%w: %w", events.ErrUnavailable, s.failed)
 }
 
 func (s *syncer) release() error {
@@ -73,7 +89,7 @@ func (s *syncer) sync(sequence uint64) error {
 	}
 	upTo := s.acknowledged.Load() // read before the blocks: what comes meanwhile is of the next sync
 	if err := s.syncBlocks(); err != nil {
-		s.failed = fmt.Errorf("the disk does not keep what is written: %w; see to it, and start again", err)
+		s.fail(fmt.Errorf("the disk does not keep what is written: %w; mend or replace it, restart the machine, which may remember what the disk does not have, and start again", err))
 		return s.failed
 	}
 	s.synced.Store(upTo) // the commit point: the messages up to here may be answered, and decided
@@ -126,6 +142,9 @@ func (s *syncer) syncAll() error {
 	if err != nil {
 		return err
 	}
+	if len(numbers) == 0 {
+		return fmt.Errorf("no block in %s", s.dir)
+	}
 	for _, number := range numbers {
 		block, err := os.OpenFile(s.path(number), os.O_RDWR, 0)
 		if err != nil {
@@ -167,6 +186,10 @@ func syncFile(path string, fsync func(*os.File) error) error {
 
 // syncTree syncs a directory and everything below it.
 func syncTree(root string) error {
+	root, err := filepath.EvalSymlinks(root) // a root that is a link would not be walked
+	if err != nil {
+		return err
+	}
 	return filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
 		if err == nil {
 			err = syncFile(path, (*os.File).Sync)

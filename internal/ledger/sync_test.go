@@ -132,7 +132,7 @@ func TestPowerFailureLosesNothingAcknowledged(t *testing.T) {
 			if _, err := os.Stat(filepath.Join(dir, testMsgs, streamIndex)); err != nil {
 				t.Fatalf("the index that knows too much: %v", err)
 			}
-			if err := os.WriteFile(filepath.Join(dir, "jetstream", bootFile), []byte("another boot"), 0o600); err != nil {
+			if err := os.Remove(filepath.Join(dir, "jetstream", stoppedFile)); err != nil { // it was written after the failure
 				t.Fatal(err)
 			}
 			l, _ = openEmbedded(t, dir)
@@ -251,42 +251,27 @@ func TestSyncFollowsAReplacedBlock(t *testing.T) {
 	}
 }
 
-func TestIndexesAreForgottenAfterAnotherBoot(t *testing.T) {
+func TestIndexesAreTrustedAfterAStopInOrder(t *testing.T) {
 	t.Parallel()
-	if bootID() == "" {
-		t.Skip("this system does not tell its boots apart: indexes are always forgotten")
-	}
-	store := t.TempDir()
-	requests := filepath.Join(store, "jetstream/$G/streams/REQUESTS_0/msgs", streamIndex)
-	decisions := filepath.Join(store, "jetstream/$G/streams/DECISIONS_0/msgs", streamIndex)
-	start := func(boot string) (left []string) {
-		for _, path := range []string{requests, decisions} {
-			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, nil, 0o600)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if boot != "" {
-			if err := os.WriteFile(filepath.Join(store, bootFile), []byte(boot), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := forgetIndexes(store); err != nil {
+	dir := t.TempDir()
+	requests := filepath.Join(dir, testMsgs, streamIndex)
+	decisions := strings.Replace(requests, "REQUESTS", "DECISIONS", 1)
+	l, e := openEmbedded(t, dir)
+	must[events.Position](t)(l.Append(within(t), request("one")))
+	wantForgotten := func(when string, forgotten bool) {
+		t.Helper()
+		if err := forgetIndexes(filepath.Join(dir, "jetstream")); err != nil {
 			t.Fatal(err)
 		}
-		for _, path := range []string{requests, decisions} {
-			if _, err := os.Stat(path); err == nil {
-				left = append(left, path)
-			}
+		if _, err := os.Stat(requests); (err != nil) != forgotten {
+			t.Errorf("%s: forgotten %v, want %v", when, err != nil, forgotten)
 		}
-		return left
+		if _, err := os.Stat(decisions); err != nil {
+			t.Errorf("%s: the index of the decisions, of which every one can be made again: %v", when, err)
+		}
 	}
-	if left := start(""); !slices.Equal(left, []string{decisions}) {
-		t.Errorf("without a word of the boot before: left %v", left)
-	}
-	if left := start(""); !slices.Equal(left, []string{requests, decisions}) {
-		t.Errorf("in the same boot: left %v", left)
-	}
-	if left := start("another boot"); !slices.Equal(left, []string{decisions}) {
-		t.Errorf("after another boot: left %v", left)
-	}
+	l.Close()
+	e.Close()
+	wantForgotten("after a stop in order", false)
+	wantForgotten("once it is in use again", true)
 }

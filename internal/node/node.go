@@ -269,7 +269,8 @@ func (n *Node) Close() error {
 func (n *Node) Append(ctx context.Context, r *events.Request) (events.Position, error) {
 	partition := events.PartitionOf(r.Account, n.Ledger.Partitions)
 	if err := n.projectors[partition].Failure(); err != nil {
-		return events.Position{}, fmt.Errorf("%w: %w", events.ErrUnavailable, err)
+		// Not wrapped: that the outcome of a decision is unknown, say, is not so of this request.
+		return events.Position{}, fmt.Errorf("%w: %v", events.ErrUnavailable, err)
 	}
 	folded := n.Projection.Folded(partition)
 	if err := n.backlogs[partition].check(folded, time.Now()); err != nil {

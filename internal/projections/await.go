@@ -14,8 +14,8 @@ type fold struct {
 	digest    events.Digest // of all decisions up to sequence; owned by Apply
 	unsettled *applied      // what a commit of unknown outcome was to fold; nil while there is none; owned by Apply
 
-	sequence atomic.Uint64 // moved under mu
-	mu       sync.Mutex    // guards the field below
+	sequence atomic.Uint64                     // moved under mu
+	mu       sync.Mutex                        // guards the field below
 	waiting  map[uint64][]chan events.Decision // by sequence; each channel has room for the one decision it gets
 }
 

@@ -58,7 +58,7 @@ type DB struct {
 
 	cache *cache // of rows that every call reads; Apply tells it of each commit
 
-	prepared []*sql.Stmt // all of reads and writes
+	prepared []*sql.Stmt // all of the above
 
 	partitions []*fold // by partition
 }

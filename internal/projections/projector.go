@@ -71,6 +71,9 @@ func (p *Projector) setFailure(err error) (again bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	again = err != nil && p.failure != nil && p.failure.Error() == err.Error()
+	if err == nil && p.failure != nil {
+		p.log.Info("projector works again")
+	}
 	p.failure = err
 	return again
 }

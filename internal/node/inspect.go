@@ -1,0 +1,29 @@
+package node
+
+import (
+	"context"
+	"errors"
+
+	"jobtally/internal/ledger"
+)
+
+// Inspect opens the access as Dial does, to look only: where no service runs on cfg.Dir, it starts the server of that
+// directory, and no projector. So nothing is decided or folded because somebody looked.
+func Inspect(ctx context.Context, cfg Config) (*Operator, error) {
+	if cfg.NATS != "" || !HasLedger(cfg.Dir) {
+		return Dial(ctx, cfg) // which connects only, or says that there is no ledger
+	}
+	unlock, err := ledger.LockDir(cfg.Dir)
+	if errors.Is(err, ledger.ErrLocked) {
+		return dialRunning(ctx, cfg)
+	}
+	if err != nil {
+		return nil, err
+	}
+	cfg.operator = true
+	n := &Node{closers: []func() error{unlock}}
+	if err := n.openLedger(ctx, cfg); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	return &Operator{Ledger: n.Ledger, close: n.Close}, nil
+}
