@@ -35,13 +35,17 @@ func (l *Ledger) AppendDecisions(ctx context.Context, partition int, after uint6
 	for i, future := range futures {
 		if err := settle(ctx, future, after+uint64(i)+1); err != nil {
 			if l.embedded != nil && errors.Is(err, events.ErrFenced) {
-				l.embedded.doubt(err) // nobody else decides there: it counts what it has not
+				l.embedded.doubt(errRefusesNext)
 			}
 			return fmt.Errorf("append decision %d of partition %d: %w", after+uint64(i)+1, partition, err)
 		}
 	}
 	return failed
 }
+
+// errRefusesNext says that an embedded server, on which nobody else decides, counts decisions that it has not: their
+// asynchronous writing failed.
+var errRefusesNext = errors.New("the server refuses the next decision")
 
 func settle(ctx context.Context, future jetstream.PubAckFuture, want uint64) error {
 	select {

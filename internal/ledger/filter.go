@@ -1,0 +1,164 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"jobtally/internal/events"
+)
+
+const (
+	// stallTimeout is how long ReadTo waits for a message that is there, before it looks whether it can be had at all.
+	stallTimeout = time.Second
+	// A batch of ReadTo ends beyond batchBytes. So few bytes are under way from the server that it never takes a reader
+	// that is busy for one that hangs, and cuts it off.
+	batchBytes    = 4 << 20
+	underWayBytes = 8 << 20
+)
+
+// ReadTo yields the messages of a stream after one sequence and up to another that is not beyond the head, in order, in
+// batches of up to 512 messages, and ends; those of one account, or of all where account is empty. Unlike Read it makes nothing
+// of gaps: which numbers are due is for the caller to know. On an error it yields that and stops.
+func (l *Ledger) ReadTo(ctx context.Context, stream events.Stream, partition int, account string, after, last uint64) iter.Seq2[[]events.Message, error] {
+	return func(yield func([]events.Message, error) bool) {
+		ctx, cancel := context.WithCancelCause(ctx)
+		defer cancel(nil)
+		defer l.cancelWhenLost(cancel)()
+		r := stretch{l: l, name: stream.Name(partition), filters: filters(stream, partition, account), after: after, last: last}
+		// A consumer that found the end is followed by one more, which starts there and has nothing pending: what a
+		// server says in passing of what is pending may fall short.
+		for more := true; more && r.after < r.last; {
+			var err error
+			if more, err = r.read(ctx, yield); err != nil {
+				yield(nil, err)
+				return
+			}
+		}
+	}
+}
+
+// filters are the subjects of an account in a stream: none stands for all.
+func filters(stream events.Stream, partition int, account string) (subjects []string) {
+	if account == "" {
+		return nil
+	}
+	for _, all := range stream.Subjects(partition) {
+		subjects = append(subjects, strings.TrimSuffix(all, ">")+account+".*")
+	}
+	return subjects
+}
+
+// stretch is what of a stream is still to be read.
+type stretch struct {
+	l           *Ledger
+	name        string
+	filters     []string
+	after, last uint64
+}
+
+// read yields what one consumer has, up to the last. It says whether to go on with another.
+func (r *stretch) read(ctx context.Context, yield func([]events.Message, error) bool) (more bool, err error) {
+	consumer, err := r.l.js.OrderedConsumer(ctx, r.name, jetstream.OrderedConsumerConfig{
+		FilterSubjects: r.filters,
+		DeliverPolicy:  jetstream.DeliverByStartSequencePolicy, OptStartSeq: r.after + 1,
+		MaxResetAttempts: 1, // as in pump
+	})
+	if err != nil {
+		return false, fmt.Errorf("%w: read %s: %w", events.ErrUnavailable, r.name, err)
+	}
+	defer r.l.forget(r.name, consumer)
+	pending := consumer.CachedInfo().NumPending
+	if pending == 0 {
+		return false, nil
+	}
+	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(maxRead, underWayBytes))
+	if err != nil {
+		return false, fmt.Errorf("%w: read %s: %w", events.ErrUnavailable, r.name, err)
+	}
+	defer messages.Stop()
+	for pending > 0 && r.after < r.last {
+		var batch []events.Message
+		batch, pending, err = r.gather(ctx, messages)
+		if len(batch) > 0 && !yield(batch, nil) {
+			return false, nil
+		}
+		if errors.Is(err, errStalled) {
+			return true, r.skip(ctx)
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+var errStalled = errors.New("nothing arrives of what is pending")
+
+// gather takes messages until a batch is full, the last is reached, or nothing is pending. What arrived comes with an
+// error too.
+func (r *stretch) gather(ctx context.Context, messages jetstream.MessagesContext) (batch []events.Message, pending uint64, err error) {
+	size := 0
+	for pending = 1; pending > 0 && r.after < r.last && len(batch) < maxRead && size < batchBytes; {
+		msg, err := nextWithin(ctx, messages)
+		if ctx.Err() != nil {
+			return batch, 0, context.Cause(ctx)
+		}
+		if err != nil && !errors.Is(err, errStalled) {
+			err = fmt.Errorf("%w: read %s: %w", events.ErrUnavailable, r.name, err)
+		}
+		if err != nil {
+			return batch, 0, err
+		}
+		meta, err := msg.Metadata()
+		if err != nil {
+			return batch, 0, fmt.Errorf("read %s: %w", r.name, err)
+		}
+		pending, r.after, size = meta.NumPending, meta.Sequence.Stream, size+len(msg.Data())
+		if r.after <= r.last {
+			batch = append(batch, events.Message{
+				Subject: msg.Subject(), Header: msg.Headers(), Data: msg.Data(), Sequence: r.after,
+			})
+		}
+	}
+	return batch, pending, nil
+}
+
+// nextWithin returns errStalled when nothing arrives for a while.
+func nextWithin(ctx context.Context, messages jetstream.MessagesContext) (jetstream.Msg, error) {
+	within, cancel := context.WithTimeout(ctx, stallTimeout)
+	defer cancel()
+	msg, err := messages.Next(jetstream.NextContext(within))
+	if err != nil && within.Err() != nil {
+		err = errStalled
+	}
+	return msg, err
+}
+
+// skip goes past messages that the server counts and cannot deliver, for what is on its disk is damaged: those before
+// the next that it can. A server that was only slow has that one right there.
+func (r *stretch) skip(ctx context.Context) error {
+	for ; r.after < r.last; r.after++ {
+		raw, err := r.l.streams[r.name].GetMsg(ctx, r.after+1)
+		switch {
+		case errors.Is(err, jetstream.ErrMsgNotFound):
+		case err != nil:
+			return fmt.Errorf("%w: read %s: %w", events.ErrUnavailable, r.name, err)
+		case r.wants(raw.Subject):
+			return nil
+		}
+	}
+	return nil
+}
+
+func (r *stretch) wants(subject string) bool {
+	return r.filters == nil || slices.ContainsFunc(r.filters, func(filter string) bool {
+		return strings.HasPrefix(subject, strings.TrimSuffix(filter, "*"))
+	})
+}
