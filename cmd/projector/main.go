@@ -16,6 +16,7 @@ type flags struct {
 	Run     runCmd    `cmd:"" help:"Decide the requests of a ledger on an external NATS server, and fold them, until stopped."`
 	Init    initCmd   `cmd:"" help:"Create the ledger on an external NATS server."`
 	Status  statusCmd `cmd:"" help:"Print how far each partition is recorded, decided and folded."`
+	Audit   auditCmd  `cmd:"" help:"Decide every request again, and compare decisions, counts, hash chain and the rows of the projection with what is there. Exits with 0 where nothing differs, 3 where something does, 1 after a failure."`
 	Account struct {
 		Open accountOpenCmd `cmd:"" help:"Open an account."`
 		Plan accountPlanCmd `cmd:"" help:"Put an account on another plan, at once."`
@@ -36,13 +37,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if parsed == nil {
 		return err
 	}
-	return parsed.Run(&session{ctx: ctx, stdout: stdout, log: f.Logger(stderr)})
+	return parsed.Run(&session{ctx: ctx, stdout: stdout, stderr: stderr, log: f.Logger(stderr)})
 }
 
 // session is what a subcommand runs in.
 type session struct {
 	ctx    context.Context
 	stdout io.Writer
+	stderr io.Writer // the log's, and where progress is shown
 	log    *slog.Logger
 }
 

@@ -140,6 +140,8 @@ var (
 	ledgerID = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
 	issued   = regexp.MustCompile(`jt_([0-9A-Za-z]{12})_[0-9A-Za-z]{38}`)
 	digest   = regexp.MustCompile(`(?m)(^\d+ .* )[0-9a-f]{8}$`)
+	link     = regexp.MustCompile(`[0-9a-f]{64}`)
+	seconds  = regexp.MustCompile(`( in |"seconds":)[0-9.e-]+`)
 	logTime  = regexp.MustCompile(`time=\S+`)
 	address  = regexp.MustCompile(`127\.0\.0\.1:\d{4,}`)
 )
@@ -151,6 +153,8 @@ func (s *terminal) print(output string) {
 	output = issued.ReplaceAllString(output, "<token>")
 	output = ledgerID.ReplaceAllString(output, "<ledger>")
 	output = digest.ReplaceAllString(output, "$1<digest>")
+	output = link.ReplaceAllString(output, "<digest>")
+	output = seconds.ReplaceAllString(output, "$1<seconds>")
 	output = logTime.ReplaceAllString(output, "time=<time>")
 	names := []string{s.dir, "$DIR"}
 	if s.nats != "" {

@@ -16,18 +16,23 @@ import (
 
 // The exit codes.
 const (
-	exitFailure = 1
-	exitUsage   = 2
+	exitFailure     = 1
+	exitUsage       = 2
+	exitDifferences = 3
 )
 
-// ErrUsage is the error of a command line that cannot be carried out as it stands.
-var ErrUsage = errors.New("usage")
+var (
+	// ErrUsage is the error of a command line that cannot be carried out as it stands.
+	ErrUsage = errors.New("usage")
+	// ErrDifferences is the error of a comparison that was carried out, and found that something differs.
+	ErrDifferences = errors.New("differences were found")
+)
 
 // Run is a command: what main is but for the process. A test starts it with a context of its own.
 type Run func(ctx context.Context, args []string, stdout, stderr io.Writer) error
 
 // Main runs a command until it ends or the process is told to stop, and returns the exit code: 0, 1 after a failure,
-// 2 for a wrong command line. The first SIGINT or SIGTERM ends the context, a second one ends the process.
+// 2 for a wrong command line, 3 where a comparison found differences. The first SIGINT or SIGTERM ends the context, a second one ends the process.
 func Main(run Run) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -41,6 +46,9 @@ func Main(run Run) int {
 		return exitUsage
 	}
 	fmt.Fprintf(os.Stderr, "%s: %v\n", os.Args[0], err)
+	if errors.Is(err, ErrDifferences) {
+		return exitDifferences
+	}
 	return exitFailure
 }
 

@@ -42,6 +42,8 @@ func behave(ctx context.Context, behaviour string, args []string, stdout io.Writ
 		return errors.New("it did not work")
 	case "usage":
 		return fmt.Errorf("%w: this is how", cli.ErrUsage)
+	case "differ":
+		return fmt.Errorf("%w: 2", cli.ErrDifferences)
 	case "wait":
 		fmt.Fprintln(stdout, "waiting")
 		<-ctx.Done()
@@ -79,6 +81,7 @@ func TestExitCodes(t *testing.T) {
 		{"echo", 0, "[a b]\n", ""},
 		{"fail", 1, "", "name: it did not work\n"},
 		{"usage", 2, "", "usage: this is how\n"},
+		{"differ", 3, "", "name: differences were found: 2\n"},
 	} {
 		var stdout, stderr bytes.Buffer
 		cmd := process(t, test.behaviour, "a", "b")

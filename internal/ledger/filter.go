@@ -17,10 +17,11 @@ import (
 const (
 	// stallTimeout is how long ReadTo waits for a message that is there, before it looks whether it can be had at all.
 	stallTimeout = time.Second
-	// A batch of ReadTo ends beyond batchBytes. So few bytes are under way from the server that it never takes a reader
-	// that is busy for one that hangs, and cuts it off.
-	batchBytes    = 4 << 20
-	underWayBytes = 8 << 20
+	// A batch of ReadTo ends beyond batchBytes.
+	batchBytes = 4 << 20
+	// underWay is how many messages a server sends before more are asked for. More are no faster, and of the largest a
+	// connection with two readers then has less in it than the 64 MiB at which a server takes a client for dead.
+	underWay = 32
 )
 
 // ReadTo yields the messages of a stream after one sequence and up to another that is not beyond the head, in order, in
@@ -78,7 +79,7 @@ func (r *stretch) read(ctx context.Context, yield func([]events.Message, error) 
 	if pending == 0 {
 		return false, nil
 	}
-	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(maxRead, underWayBytes))
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(underWay))
 	if err != nil {
 		return false, fmt.Errorf("%w: read %s: %w", events.ErrUnavailable, r.name, err)
 	}

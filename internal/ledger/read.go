@@ -16,7 +16,7 @@ import (
 const (
 	maxRead       = 512     // messages of one batch that Read yields
 	maxReadLen    = 4 << 20 // bytes of one batch
-	maxPulled     = 8 << 20 // bytes under way from the server, which cuts off a client that is sent 64 MiB and more
+	maxPulled     = 64      // messages under way from the server, which cuts off a client that is sent 64 MiB and more
 	forgetTimeout = time.Second
 )
 
@@ -72,7 +72,7 @@ func (l *Ledger) pump(ctx context.Context, name string, after uint64) (arrived <
 	if err != nil {
 		return nil, func() {}, fmt.Errorf("%w: read %s: %w", events.ErrUnavailable, name, err)
 	}
-	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(maxRead, maxPulled))
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(maxPulled))
 	if err != nil {
 		return nil, func() {}, fmt.Errorf("%w: read %s: %w", events.ErrUnavailable, name, err)
 	}

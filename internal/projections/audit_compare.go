@@ -1,0 +1,89 @@
+package projections
+
+import (
+	"bytes"
+	"context"
+	"maps"
+	"slices"
+	"strings"
+
+	"jobtally/internal/events"
+)
+
+// differing names the parts in which a recorded message is not the one that was made again, and returns the first of
+// them both ways. Headers that begin with Nats- are the server's and the client library's: they are no part of it.
+func differing(made, recorded events.Message) (parts []string, expected, found string) {
+	differs := func(part, is, was string) {
+		if len(parts) == 0 {
+			expected, found = is, was
+		}
+		parts = append(parts, part)
+	}
+	if made.Subject != recorded.Subject {
+		differs("subject", made.Subject, recorded.Subject)
+	}
+	if !bytes.Equal(made.Data, recorded.Data) {
+		differs("data", string(made.Data), string(recorded.Data))
+	}
+	if sameHeader(made.Header, recorded.Header) {
+		return parts, expected, found
+	}
+	names := map[string][]string{}
+	maps.Copy(names, recorded.Header)
+	maps.Copy(names, made.Header)
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		is, was := made.Header[name], recorded.Header[name]
+		if !slices.Equal(is, was) && !strings.HasPrefix(name, "Nats-") {
+			differs(name, strings.Join(is, ", "), strings.Join(was, ", "))
+		}
+	}
+	return parts, expected, found
+}
+
+// sameHeader is the quick way to find that nothing differs.
+func sameHeader(made, recorded map[string][]string) bool {
+	for name, values := range recorded {
+		if !slices.Equal(values, made[name]) && !strings.HasPrefix(name, "Nats-") {
+			return false
+		}
+	}
+	for name := range made {
+		if recorded[name] == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// applySome folds decisions of one account, between whose numbers those of others are left out, as Apply folds all.
+// There is no digest of the partition then, and nobody to hear of the position but Load.
+func (db *DB) applySome(partition int, decisions []events.Decision) error {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	tx, err := db.writer.BeginTx(context.Background(), nil)
+	if err != nil {
+		return db.fail(err)
+	}
+	defer tx.Rollback() // nothing, once it is committed
+	b, err := db.newBatch(decisions)
+	if err != nil {
+		return db.fail(err)
+	}
+	for i := range decisions {
+		if err := b.fold(&decisions[i]); err != nil {
+			return db.fail(err)
+		}
+	}
+	if err := b.write(); err != nil {
+		return db.fail(err)
+	}
+	var none events.Digest
+	if _, err := db.writes.position.Exec(partition, last(decisions), none[:]); err != nil {
+		return db.fail(err)
+	}
+	if err := tx.Commit(); err != nil {
+		return db.fail(err)
+	}
+	db.boundLog()
+	return nil
+}
