@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"sync"
@@ -16,8 +17,13 @@ import (
 const (
 	maxRead       = 512     // messages of one batch that Read yields
 	maxReadLen    = 4 << 20 // bytes of one batch
-	maxPulled     = 64      // messages under way from the server, which cuts off a client that is sent 64 MiB and more
+	maxPulled     = 200     // messages under way from the server, which cuts off a client that is sent 64 MiB and more
 	forgetTimeout = time.Second
+
+	// nudge is after how long a wait for a message begins anew. The client library (nats.go 1.55.0) asks the server for
+	// more when one begins, but not while its last question is on the way; so it can come to wait for what it never
+	// asked for, until it misses two heartbeats: half a minute.
+	nudge = 20 * time.Millisecond
 )
 
 // Read yields the messages of a stream after a sequence, in order and without a gap, in batches of what has arrived:
@@ -104,7 +110,10 @@ func (l *Ledger) forget(name string, consumer jetstream.Consumer) {
 }
 
 func next(ctx context.Context, messages jetstream.MessagesContext, name string) arrival {
-	msg, err := messages.Next(jetstream.NextContext(ctx))
+	msg, err := messages.Next(jetstream.NextMaxWait(nudge))
+	for errors.Is(err, nats.ErrTimeout) && ctx.Err() == nil {
+		msg, err = messages.Next(jetstream.NextMaxWait(nudge))
+	}
 	if ctx.Err() != nil {
 		return arrival{err: context.Cause(ctx)}
 	}
