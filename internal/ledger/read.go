@@ -17,7 +17,7 @@ import (
 const (
 	maxRead       = 512     // messages of one batch that Read yields
 	maxReadLen    = 4 << 20 // bytes of one batch
-	maxPulled     = 200     // messages under way from the server, which cuts off a client that is sent 64 MiB and more
+	maxPulled     = 100     // messages under way from the server, which cuts off a client that is sent 64 MiB and more
 	forgetTimeout = time.Second
 
 	// nudge is after how long a wait for a message begins anew. The client library (nats.go 1.55.0) asks the server for
