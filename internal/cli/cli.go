@@ -32,7 +32,8 @@ var (
 type Run func(ctx context.Context, args []string, stdout, stderr io.Writer) error
 
 // Main runs a command until it ends or the process is told to stop, and returns the exit code: 0, 1 after a failure,
-// 2 for a wrong command line, 3 where a comparison found differences. The first SIGINT or SIGTERM ends the context, a second one ends the process.
+// 2 for a wrong command line, 3 where a comparison found differences. The first SIGINT or SIGTERM ends the context, a
+// second one ends the process.
 func Main(run Run) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -72,6 +72,9 @@ func (a *appender) close() {
 	}
 	a.mu.Unlock()
 	<-a.done
+	if a.syncer != nil {
+		a.syncer.close()
+	}
 }
 
 // append waits until the message is durable and returns its sequence.
@@ -163,11 +166,15 @@ func bytesOf(group []*pendingAppend) (size int64) {
 
 // gather takes what waits, and lingers while that is less than expected.
 func (a *appender) gather(first *pendingAppend, expected int) []*pendingAppend {
-	linger := time.NewTimer(maxLinger)
-	defer linger.Stop()
+	var patience <-chan time.Time
+	if expected > 0 {
+		linger := time.NewTimer(maxLinger)
+		defer linger.Stop()
+		patience = linger.C
+	}
 	group, size := []*pendingAppend{first}, first.size
 	for len(group) < maxGroup && size < maxGroupLen {
-		p, ok := a.next(len(group) < expected, linger.C)
+		p, ok := a.next(len(group) < expected, patience)
 		if !ok {
 			return group
 		}
@@ -246,7 +253,7 @@ func acknowledged(future jetstream.PubAckFuture) (sequence uint64, err error) {
 	}
 }
 
-// sync makes what the server acknowledged durable, where the server does not. With it a group is committed.
+// sync makes what the server acknowledged durable up to a sequence, where the server does not.
 func (a *appender) sync(sequence uint64) error {
 	if a.syncer == nil {
 		return nil

@@ -17,10 +17,8 @@ import (
 //
 // A decision must not survive what its request did not: the requests are durable before the first is sent.
 func (l *Ledger) AppendDecisions(ctx context.Context, partition int, after uint64, decisions []events.Message) error {
-	if len(l.syncers) > 0 {
-		if err := l.syncers[partition].sync(after + uint64(len(decisions))); err != nil {
-			return err
-		}
+	if err := l.appenders[partition].sync(after + uint64(len(decisions))); err != nil {
+		return err
 	}
 	futures := make([]jetstream.PubAckFuture, 0, len(decisions))
 	var failed error

@@ -58,7 +58,10 @@ type Embedded struct {
 // holds the lock on dir.
 func StartEmbedded(dir string, sync time.Duration, log *slog.Logger) (*Embedded, error) {
 	store := filepath.Join(dir, "jetstream")
-	if err := errors.Join(dropUnborn(store), forgetIndexes(store)); err != nil {
+	if err := dropUnborn(store); err != nil {
+		return nil, err
+	}
+	if err := forgetIndexes(store); err != nil {
 		return nil, err
 	}
 	e := &Embedded{

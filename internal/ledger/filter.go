@@ -9,24 +9,18 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"jobtally/internal/events"
 )
 
-const (
-	// stallTimeout is how long ReadTo waits for a message that is there, before it looks whether it can be had at all.
-	stallTimeout = time.Second
-	// A batch of ReadTo ends beyond batchBytes.
-	batchBytes = 4 << 20
-	// underWay is how many messages a server sends before more are asked for. More are no faster, and of the largest a
-	// connection with two readers then has less in it than the 64 MiB at which a server takes a client for dead.
-	underWay = 32
-)
+// stallTimeout is how long ReadTo waits for a message that is there, before it looks whether it can be had at all.
+const stallTimeout = time.Second
 
 // ReadTo yields the messages of a stream after one sequence and up to another that is not beyond the head, in order, in
-// batches of up to 512 messages, and ends; those of one account, or of all where account is empty. Unlike Read it makes nothing
-// of gaps: which numbers are due is for the caller to know. On an error it yields that and stops.
+// batches of up to 512 messages, and ends; those of one account, or of all where account is empty. Unlike Read it makes
+// nothing of gaps: which numbers are due is for the caller to know. On an error it yields that and stops.
 func (l *Ledger) ReadTo(ctx context.Context, stream events.Stream, partition int, account string, after, last uint64) iter.Seq2[[]events.Message, error] {
 	return func(yield func([]events.Message, error) bool) {
 		ctx, cancel := context.WithCancelCause(ctx)
@@ -66,20 +60,16 @@ type stretch struct {
 
 // read yields what one consumer has, up to the last. It says whether to go on with another.
 func (r *stretch) read(ctx context.Context, yield func([]events.Message, error) bool) (more bool, err error) {
-	consumer, err := r.l.js.OrderedConsumer(ctx, r.name, jetstream.OrderedConsumerConfig{
-		FilterSubjects: r.filters,
-		DeliverPolicy:  jetstream.DeliverByStartSequencePolicy, OptStartSeq: r.after + 1,
-		MaxResetAttempts: 1, // as in pump
-	})
+	consumer, err := r.l.consumer(ctx, r.name, r.after, r.filters)
 	if err != nil {
-		return false, fmt.Errorf("%w: read %s: %w", events.ErrUnavailable, r.name, err)
+		return false, err
 	}
 	defer r.l.forget(r.name, consumer)
 	pending := consumer.CachedInfo().NumPending
 	if pending == 0 {
 		return false, nil
 	}
-	messages, err := consumer.Messages(jetstream.PullMaxMessages(underWay))
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(maxPulled))
 	if err != nil {
 		return false, fmt.Errorf("%w: read %s: %w", events.ErrUnavailable, r.name, err)
 	}
@@ -106,16 +96,15 @@ var errStalled = errors.New("nothing arrives of what is pending")
 // error too.
 func (r *stretch) gather(ctx context.Context, messages jetstream.MessagesContext) (batch []events.Message, pending uint64, err error) {
 	size := 0
-	for pending = 1; pending > 0 && r.after < r.last && len(batch) < maxRead && size < batchBytes; {
-		msg, err := nextWithin(ctx, messages)
-		if ctx.Err() != nil {
+	for pending = 1; pending > 0 && r.after < r.last && len(batch) < maxRead && size < maxReadLen; {
+		msg, err := nextWithin(ctx, messages, stallTimeout)
+		switch {
+		case ctx.Err() != nil:
 			return batch, 0, context.Cause(ctx)
-		}
-		if err != nil && !errors.Is(err, errStalled) {
-			err = fmt.Errorf("%w: read %s: %w", events.ErrUnavailable, r.name, err)
-		}
-		if err != nil {
-			return batch, 0, err
+		case errors.Is(err, nats.ErrTimeout):
+			return batch, 0, errStalled
+		case err != nil:
+			return batch, 0, fmt.Errorf("%w: read %s: %w", events.ErrUnavailable, r.name, err)
 		}
 		meta, err := msg.Metadata()
 		if err != nil {
@@ -123,23 +112,10 @@ func (r *stretch) gather(ctx context.Context, messages jetstream.MessagesContext
 		}
 		pending, r.after, size = meta.NumPending, meta.Sequence.Stream, size+len(msg.Data())
 		if r.after <= r.last {
-			batch = append(batch, events.Message{
-				Subject: msg.Subject(), Header: msg.Headers(), Data: msg.Data(), Sequence: r.after,
-			})
+			batch = append(batch, eventMessage(msg, meta))
 		}
 	}
 	return batch, pending, nil
-}
-
-// nextWithin returns errStalled when nothing arrives for a while.
-func nextWithin(ctx context.Context, messages jetstream.MessagesContext) (jetstream.Msg, error) {
-	within, cancel := context.WithTimeout(ctx, stallTimeout)
-	defer cancel()
-	msg, err := messages.Next(jetstream.NextContext(within))
-	if err != nil && within.Err() != nil {
-		err = errStalled
-	}
-	return msg, err
 }
 
 // skip goes past messages that the server counts and cannot deliver, for what is on its disk is damaged: those before

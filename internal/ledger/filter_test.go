@@ -59,7 +59,7 @@ func TestReadToTakesLargeMessagesInSmallBatches(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(batch)*size >= batchBytes+size {
+		if len(batch)*size >= maxReadLen+size {
 			t.Errorf("a batch of %d, which are %d bytes", len(batch), len(batch)*size)
 		}
 		read += len(batch)

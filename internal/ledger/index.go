@@ -40,8 +40,9 @@ func trustIndexes(store string) error {
 	if err := syncTree(store); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(store, stoppedFile), nil, 0o600); err != nil {
+	stopped := filepath.Join(store, stoppedFile)
+	if err := os.WriteFile(stopped, nil, 0o600); err != nil {
 		return err
 	}
-	return syncTree(store)
+	return errors.Join(syncFile(stopped, (*os.File).Sync), syncFile(store, (*os.File).Sync))
 }

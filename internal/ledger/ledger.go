@@ -45,7 +45,6 @@ type Ledger struct {
 	js        jetstream.JetStream
 	streams   map[string]jetstream.Stream // by name
 	appenders []*appender                 // by partition
-	syncers   []*syncer                   // by partition; empty where the server syncs
 
 	embedded *Embedded // the server, where it is part of this process
 }
@@ -119,7 +118,6 @@ func openLedger(ctx context.Context, nc *nats.Conn, embedded *Embedded) (*Ledger
 		a := &appender{nc: nc, js: js, batches: l.Replicas == 1 && embedded == nil}
 		if embedded != nil && embedded.sync == 0 {
 			a.syncer = newSyncer(embedded.blocks(events.Requests.Name(p)))
-			l.syncers = append(l.syncers, a.syncer)
 		}
 		a.start()
 		l.appenders = append(l.appenders, a)
@@ -131,9 +129,6 @@ func openLedger(ctx context.Context, nc *nats.Conn, embedded *Embedded) (*Ledger
 func (l *Ledger) Close() {
 	for _, a := range l.appenders {
 		a.close()
-	}
-	for _, s := range l.syncers {
-		s.close()
 	}
 }
 

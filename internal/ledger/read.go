@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"sync"
 	"time"
 
@@ -24,6 +25,8 @@ const (
 	// more when one begins, but not while its last question is on the way; so it can come to wait for what it never
 	// asked for, until it misses two heartbeats: half a minute.
 	nudge = 20 * time.Millisecond
+
+	forEver time.Duration = math.MaxInt64 - nudge
 )
 
 // Read yields the messages of a stream after a sequence, in order and without a gap, in batches of what has arrived:
@@ -71,12 +74,9 @@ type arrival struct {
 // for a message that may not come. It alone uses the iterator, whose Stop must not run beside its Next. wait
 // returns once it ended.
 func (l *Ledger) pump(ctx context.Context, name string, after uint64) (arrived <-chan arrival, wait func(), err error) {
-	consumer, err := l.js.OrderedConsumer(ctx, name, jetstream.OrderedConsumerConfig{
-		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1,
-		MaxResetAttempts: 1, // the client would try for ever, and not notice that ctx ended; whoever reads tries again
-	})
+	consumer, err := l.consumer(ctx, name, after, nil)
 	if err != nil {
-		return nil, func() {}, fmt.Errorf("%w: read %s: %w", events.ErrUnavailable, name, err)
+		return nil, func() {}, err
 	}
 	messages, err := consumer.Messages(jetstream.PullMaxMessages(maxPulled))
 	if err != nil {
@@ -109,11 +109,21 @@ func (l *Ledger) forget(name string, consumer jetstream.Consumer) {
 	l.js.DeleteConsumer(ctx, name, consumer.CachedInfo().Name) // one that is not reached goes by itself
 }
 
-func next(ctx context.Context, messages jetstream.MessagesContext, name string) arrival {
-	msg, err := messages.Next(jetstream.NextMaxWait(nudge))
-	for errors.Is(err, nats.ErrTimeout) && ctx.Err() == nil {
-		msg, err = messages.Next(jetstream.NextMaxWait(nudge))
+// consumer returns an ordered consumer of the messages after a sequence: all of them, or those under the filters.
+func (l *Ledger) consumer(ctx context.Context, name string, after uint64, filters []string) (jetstream.Consumer, error) {
+	consumer, err := l.js.OrderedConsumer(ctx, name, jetstream.OrderedConsumerConfig{
+		FilterSubjects: filters,
+		DeliverPolicy:  jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1,
+		MaxResetAttempts: 1, // the client would try for ever, and not notice that ctx ended; whoever reads tries again
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: read %s: %w", events.ErrUnavailable, name, err)
 	}
+	return consumer, nil
+}
+
+func next(ctx context.Context, messages jetstream.MessagesContext, name string) arrival {
+	msg, err := nextWithin(ctx, messages, forEver)
 	if ctx.Err() != nil {
 		return arrival{err: context.Cause(ctx)}
 	}
@@ -124,9 +134,22 @@ func next(ctx context.Context, messages jetstream.MessagesContext, name string) 
 	if err != nil {
 		return arrival{err: fmt.Errorf("read %s: %w", name, err)}
 	}
-	return arrival{message: events.Message{
-		Subject: msg.Subject(), Header: msg.Headers(), Data: msg.Data(), Sequence: meta.Sequence.Stream,
-	}}
+	return arrival{message: eventMessage(msg, meta)}
+}
+
+// nextWithin returns the next message, or nats.ErrTimeout when none arrives for the length of patience, or once ctx ended.
+func nextWithin(ctx context.Context, messages jetstream.MessagesContext, patience time.Duration) (msg jetstream.Msg, err error) {
+	for waited := time.Duration(0); waited < patience; waited += nudge {
+		msg, err = messages.Next(jetstream.NextMaxWait(nudge))
+		if !errors.Is(err, nats.ErrTimeout) || ctx.Err() != nil {
+			break
+		}
+	}
+	return msg, err
+}
+
+func eventMessage(msg jetstream.Msg, meta *jetstream.MsgMetadata) events.Message {
+	return events.Message{Subject: msg.Subject(), Header: msg.Headers(), Data: msg.Data(), Sequence: meta.Sequence.Stream}
 }
 
 // gather waits for one message and takes what else is there. An error may come with the messages before it.

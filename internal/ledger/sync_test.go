@@ -32,7 +32,7 @@ type platter struct {
 // under puts a platter under the syncer of partition 0.
 func under(l *Ledger) *platter {
 	p := &platter{files: map[string][]byte{}}
-	l.syncers[0].fsync = p.fsync
+	l.appenders[0].syncer.fsync = p.fsync
 	return p
 }
 
@@ -195,7 +195,7 @@ func TestNoDecisionBeforeItsRequestIsDurable(t *testing.T) {
 	must[events.Position](t)(foreign.Append(within(t), request("unsynced")))
 
 	recorded := uint64(1)
-	l.syncers[0].fsync = func(f *os.File) error {
+	l.appenders[0].syncer.fsync = func(f *os.File) error {
 		recorded = heads(t, foreign).Decisions
 		return f.Sync()
 	}
@@ -241,11 +241,11 @@ func TestSyncFollowsAReplacedBlock(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := under(l)
-	if err := l.syncers[0].sync(2); err != nil {
+	if err := l.appenders[0].syncer.sync(2); err != nil {
 		t.Fatal(err)
 	}
 	named := must[fs.FileInfo](t)(os.Stat(block))
-	held := must[fs.FileInfo](t)(l.syncers[0].block.Stat())
+	held := must[fs.FileInfo](t)(l.appenders[0].syncer.block.Stat())
 	if !os.SameFile(named, held) || string(p.files["1.blk"]) != string(data) {
 		t.Fatal("the file that was replaced was synced")
 	}

@@ -32,7 +32,7 @@ func (db *DB) Apply(partition int, decisions []events.Decision) error {
 	done := applied{decisions: decisions, digest: digest}
 	if err := db.commit(tx); err != nil {
 		f.unsettled = &done
-		if db.lookUp(f) != nil || f.digest != digest {
+		if db.settleFold(f) != nil || f.digest != digest {
 			return db.fail(err)
 		}
 		return nil
@@ -60,10 +60,10 @@ func (db *DB) finish(f *fold, done applied) {
 func (db *DB) settle(partition int) error {
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	return db.lookUp(db.partitions[partition])
+	return db.settleFold(db.partitions[partition])
 }
 
-func (db *DB) lookUp(f *fold) error {
+func (db *DB) settleFold(f *fold) error {
 	if f.unsettled == nil {
 		return nil
 	}

@@ -144,16 +144,7 @@ func (c *comparison) close() (err error) {
 // query hands each row of an answer to scan.
 func (c *comparison) query(scan func(*sql.Rows) error, query string, args ...any) error {
 	rows, err := c.conn.QueryContext(c.ctx, query, args...)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := scan(rows); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
+	return scanAll(rows, err, scan)
 }
 
 // positions are how far the projection is folded. The scratch projection is not looked at yet: it goes on to there.

@@ -61,6 +61,11 @@ func each[T any](stmt *sql.Stmt, list []T, scan func(*sql.Rows) error) error {
 // driver hands all arguments of a query to SQLite in one call, and those of an Exec one by one.
 func query(stmt *sql.Stmt, scan func(*sql.Rows) error, args ...any) error {
 	rows, err := stmt.QueryContext(context.Background(), args...)
+	return scanAll(rows, err, scan)
+}
+
+// scanAll scans each row that a query returned, if it did not fail.
+func scanAll(rows *sql.Rows, err error, scan func(*sql.Rows) error) error {
 	if err != nil {
 		return err
 	}
