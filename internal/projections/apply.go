@@ -78,30 +78,39 @@ func (db *DB) settleFold(f *fold) error {
 	return nil
 }
 
-// apply writes the rows of a batch. The statements run on the pinned connection, and so in its open transaction.
+// apply writes the rows of a batch and its position. The statements run on the pinned connection, and so in its open
+// transaction.
 func (db *DB) apply(f *fold, decisions []events.Decision) (digest events.Digest, err error) {
-	b, err := db.newBatch(decisions)
-	if err != nil {
-		return digest, db.fail(err)
-	}
 	digest, sequence := f.digest, f.sequence.Load()
 	for i := range decisions {
 		d := &decisions[i]
 		if sequence++; d.Position != (events.Position{Partition: f.partition, Sequence: sequence}) {
 			return digest, fmt.Errorf("%w: decision %s came where %d-%d was due", ErrMismatch, d.Position, f.partition, sequence)
 		}
-		if err := b.fold(d); err != nil {
-			return digest, db.fail(fmt.Errorf("decision %s: %w", d.Position, err))
-		}
 		digest = events.Hash(digest[:], d.Digest[:])
 	}
+	return digest, db.writeRows(f.partition, decisions, digest)
+}
+
+// writeRows writes the rows of decisions, whose chains and counts it verifies, and the position after them.
+func (db *DB) writeRows(partition int, decisions []events.Decision, digest events.Digest) error {
+	b, err := db.newBatch(decisions)
+	if err != nil {
+		return db.fail(err)
+	}
+	for i := range decisions {
+		if err := b.fold(&decisions[i]); err != nil {
+			return db.fail(fmt.Errorf("decision %s: %w", decisions[i].Position, err))
+		}
+	}
+	to := decisions[len(decisions)-1].Position
 	if err := b.write(); err != nil {
-		return digest, db.fail(fmt.Errorf("decisions %s to %s: %w", decisions[0].Position, decisions[len(decisions)-1].Position, err))
+		return db.fail(fmt.Errorf("decisions %s to %s: %w", decisions[0].Position, to, err))
 	}
-	if _, err := db.writes.position.Exec(f.partition, sequence, digest[:]); err != nil {
-		return digest, db.fail(err)
+	if _, err := db.writes.position.Exec(partition, to.Sequence, digest[:]); err != nil {
+		return db.fail(err)
 	}
-	return digest, nil
+	return nil
 }
 
 // damaged says whether SQLite found the file corrupt, no database at all, or with rows that contradict a decision.

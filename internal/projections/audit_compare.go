@@ -65,21 +65,8 @@ func (db *DB) applySome(partition int, decisions []events.Decision) error {
 		return db.fail(err)
 	}
 	defer tx.Rollback() // nothing, once it is committed
-	b, err := db.newBatch(decisions)
-	if err != nil {
-		return db.fail(err)
-	}
-	for i := range decisions {
-		if err := b.fold(&decisions[i]); err != nil {
-			return db.fail(err)
-		}
-	}
-	if err := b.write(); err != nil {
-		return db.fail(err)
-	}
-	var none events.Digest
-	if _, err := db.writes.position.Exec(partition, last(decisions), none[:]); err != nil {
-		return db.fail(err)
+	if err := db.writeRows(partition, decisions, events.Digest{}); err != nil {
+		return err
 	}
 	if err := tx.Commit(); err != nil {
 		return db.fail(err)
