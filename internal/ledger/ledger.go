@@ -135,7 +135,7 @@ func (l *Ledger) Close() {
 // Append records a request and returns its position once it is durable. The error is ErrUnavailable when nothing
 // was recorded, and ErrUnknownOutcome when the server's word did not come.
 func (l *Ledger) Append(ctx context.Context, r *events.Request) (events.Position, error) {
-	p := events.PartitionOf(r.Account, l.Partitions)
+	p := r.Partition(l.Partitions)
 	if err := l.check(); err != nil {
 		return events.Position{}, err
 	}

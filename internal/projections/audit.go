@@ -40,9 +40,9 @@ type AuditLedger struct {
 	Heads func(ctx context.Context, partition int) (events.Heads, error)
 	// Get returns one message of a stream, or ErrNotFound.
 	Get func(ctx context.Context, stream events.Stream, p events.Position) (events.Message, error)
-	// ReadTo yields the messages there are after one sequence up to another, in order; those of one account, or of all
-	// where account is empty.
-	ReadTo func(ctx context.Context, stream events.Stream, partition int, account string, after, last uint64) iter.Seq2[[]events.Message, error]
+	// ReadTo yields the messages there are after one sequence up to another, in order; those under the
+	// subjects, or all where there are none.
+	ReadTo func(ctx context.Context, stream events.Stream, partition int, subjects []string, after, last uint64) iter.Seq2[[]events.Message, error]
 }
 
 // Difference is something that does not follow from the requests. The position of a row that has none is that up to

@@ -105,9 +105,9 @@ func TestAuditFails(t *testing.T) {
 	for _, stream := range []events.Stream{events.Requests, events.Decisions} {
 		var found []string
 		audit := h.auditOf(t, &found)
-		audit.Ledger.ReadTo = func(ctx context.Context, s events.Stream, p int, account string, after, last uint64) iter.Seq2[[]events.Message, error] {
+		audit.Ledger.ReadTo = func(ctx context.Context, s events.Stream, p int, subjects []string, after, last uint64) iter.Seq2[[]events.Message, error] {
 			if s != stream {
-				return h.ReadTo(ctx, s, p, account, after, last)
+				return h.ReadTo(ctx, s, p, subjects, after, last)
 			}
 			return func(yield func([]events.Message, error) bool) { yield(nil, errInjected) }
 		}
