@@ -80,7 +80,7 @@ func (s *State) decideClose(r *events.Request, b *events.MonthCloseRequested) ev
 	case r.Time.Before(b.Month.Next().Start()):
 		return refuse(r, events.ReasonMonthNotOver, fmt.Sprintf("%s lasts until %s", b.Month, b.Month.Next().Start().Format(time.RFC3339)))
 	case s.Closing == nil:
-		return &events.MonthArchived{Month: b.Month, Totals: noTotals(r.Position.Partition)}
+		return &events.MonthArchived{Month: b.Month}
 	}
 	return s.Closing
 }

@@ -12,14 +12,6 @@ type Tally struct {
 	Digest events.Digest
 }
 
-// NewTally returns the tally of a month without requests.
-func NewTally(partition int) Tally { return Tally{Totals: noTotals(partition)} }
-
-func noTotals(partition int) events.Totals {
-	none := events.Position{Partition: partition}
-	return events.Totals{First: none, Last: none}
-}
-
 // Add counts a decision, which comes after all that were added before it.
 func (t *Tally) Add(d *events.Decision) {
 	t.Requests++

@@ -146,9 +146,9 @@ type Totals struct {
 	Rejected   int64 `json:"rejected"`
 	Repeated   int64 `json:"repeated"`
 
-	// The positions of the first and the last of the requests; Sequence is 0 where there is none.
-	First Position `json:"first"`
-	Last  Position `json:"last"`
+	// The positions of the first and the last of the requests; absent where there is none.
+	First Position `json:"first,omitzero"`
+	Last  Position `json:"last,omitzero"`
 }
 
 // MonthArchived says that a month of the partition is over: what comes later counts in the month after it. The totals do

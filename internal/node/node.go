@@ -44,7 +44,9 @@ type Config struct {
 	Sync time.Duration
 	// Decides makes the node decide requests. One that does not only folds what others decide.
 	Decides bool
-	Log     *slog.Logger
+	// Now is the clock by which months end. Default: time.Now.
+	Now func() time.Time
+	Log *slog.Logger
 
 	operator bool // the node is there for one operator command: it does not create a ledger
 }
@@ -111,7 +113,7 @@ func (n *Node) open(ctx context.Context, cfg Config) (err error) {
 // that decides can count on all requests being decided.
 func (n *Node) openProjectors(ctx context.Context, cfg Config) error {
 	for p := range n.Ledger.Partitions {
-		projector := projections.NewProjector(n.Projection, seam(n.Ledger), p, cfg.Decides, cfg.Log)
+		projector := projections.NewProjector(n.Projection, seam(n.Ledger, cfg.Now), p, cfg.Decides, cfg.Log)
 		heads, err := projector.Check(ctx)
 		if err != nil {
 			return err
@@ -247,9 +249,13 @@ func (n *Node) CaughtUp() bool {
 }
 
 // seam gives the projectors the ledger as function values.
-func seam(l *ledger.Ledger) projections.Ledger {
+func seam(l *ledger.Ledger, now func() time.Time) projections.Ledger {
+	if now == nil {
+		now = time.Now
+	}
 	return projections.Ledger{
 		Partitions: l.Partitions, Heads: l.Heads, Get: l.Get, Read: l.Read, AppendDecisions: l.AppendDecisions,
+		Append: l.Append, Now: now,
 	}
 }
 

@@ -57,8 +57,8 @@ func (w *walk) decide(ctx context.Context, requests *tape, decided chan<- []even
 		if err != nil {
 			return err
 		}
-		if due := w.readable(batch); len(due) > 0 {
-			decisions, err := w.deciding.decideBatch(due, &flight)
+		for _, due := range parts(w.readable(batch)) {
+			decisions, err := w.deciding.decideBatch(ctx, due, &flight)
 			if err != nil {
 				return err
 			}
@@ -184,7 +184,7 @@ func (w *walk) stray() {
 func (w *walk) fold(decided <-chan []events.Decision) error {
 	apply := w.scratch.Apply
 	if w.Account != "" {
-		apply = w.scratch.applySome
+		apply = w.scratch.apply
 	}
 	for {
 		decisions := take(decided)

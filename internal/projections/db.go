@@ -25,7 +25,7 @@ import (
 var schema string
 
 // schemaVersion is the user_version of the file. It changes with schema.sql, and whenever Apply writes other rows.
-const schemaVersion = 1
+const schemaVersion = 2
 
 // busyTimeout is how long a connection waits for another that has the file locked.
 const busyTimeout = 5 * time.Second
@@ -50,11 +50,14 @@ type DB struct {
 	writes writeStatements
 	bulks  bulkStatements
 
+	erasing []*sql.Stmt // the deletions of everything of an account but its erasures
+
 	// commit is (*sql.Tx).Commit. A test puts one there that fails.
 	commit func(*sql.Tx) error
 
 	logLimit int64     // how large the write-ahead log may grow before it is emptied
 	logHeld  time.Time // when a reader last kept it from being emptied; owned by Apply
+	logDue   bool      // whether it has what was erased, and so must be emptied; owned by Apply
 
 	cache *cache // of rows that every call reads; Apply tells it of each commit
 
@@ -91,7 +94,7 @@ func (db *DB) connect() (err error) {
 	}
 	f.Close()
 	dsn := "file:" + (&url.URL{Path: db.path}).EscapedPath() + fmt.Sprintf("?_journal_mode=WAL&_busy_timeout=%d", busyTimeout.Milliseconds())
-	if db.writing, err = sql.Open("sqlite3", dsn+"&_synchronous=NORMAL&_txlock=immediate&_cache_size=-32768"); err != nil {
+	if db.writing, err = sql.Open("sqlite3", dsn+"&_synchronous=NORMAL&_txlock=immediate&_cache_size=-32768&_secure_delete=true"); err != nil {
 		return err
 	}
 	db.writing.SetMaxOpenConns(1)
@@ -173,7 +176,7 @@ func (db *DB) loadFolds(partitions int) error {
 		if err != nil {
 			return db.fail(err)
 		}
-		f := &fold{partition: p, digest: to.Digest, waiting: map[uint64][]chan events.Decision{}}
+		f := &fold{partition: p, at: to, waiting: map[uint64][]chan events.Decision{}}
 		f.sequence.Store(to.Sequence)
 		db.partitions = append(db.partitions, f)
 	}
@@ -182,13 +185,10 @@ func (db *DB) loadFolds(partitions int) error {
 
 // foldedTo reads how far the file says that a partition is folded.
 func (db *DB) foldedTo(partition int) (to FoldedTo, err error) {
-	var digest []byte
-	err = db.writer.QueryRowContext(context.Background(),
-		"SELECT sequence, digest FROM partitions WHERE partition = ?", partition).Scan(&to.Sequence, &digest)
-	if errors.Is(err, sql.ErrNoRows) {
+	row := db.writer.QueryRowContext(context.Background(), "SELECT "+foldedColumns+" FROM partitions WHERE partition = ?", partition)
+	if err = scanFolded(row.Scan, &to); errors.Is(err, sql.ErrNoRows) {
 		return FoldedTo{}, nil
 	}
-	copy(to.Digest[:], digest)
 	return to, err
 }
 

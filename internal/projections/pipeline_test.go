@@ -149,7 +149,7 @@ func TestLoadSeesOnePosition(t *testing.T) {
 	var flight inFlight
 	state := capture.NewState()
 	for i := range decoded {
-		decisions := must[[]events.Decision](t)(p.decideBatch(decoded[i:i+1], &flight))
+		decisions := must[[]events.Decision](t)(p.decideBatch(within(t), decoded[i:i+1], &flight))
 		want := capture.Decide(state, &decoded[i])
 		state.Fold(&want)
 		if difference := differ(want.Message(), decisions[0].Message()); difference != "" {

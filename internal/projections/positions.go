@@ -11,10 +11,23 @@ import (
 	"jobtally/internal/events"
 )
 
-// FoldedTo is how far a projection has folded a partition, and the digest of all decisions up to there.
+// FoldedTo is how far a projection has folded a partition, and what it knows of it there.
 type FoldedTo struct {
 	Sequence uint64
-	Digest   events.Digest
+	Digest   events.Digest // the sum of those of all decisions up to there that are not erased
+	Archived events.Month  // the last month that is archived, or empty
+	Archive  events.Digest // of the decision that archived it
+}
+
+// foldedColumns are what scanFolded reads.
+const foldedColumns = "sequence, digest, archived, archive"
+
+func scanFolded(scan func(...any) error, into *FoldedTo, more ...any) error {
+	var digest, archive []byte
+	err := scan(append(more, &into.Sequence, &digest, &into.Archived, &archive)...)
+	copy(into.Digest[:], digest)
+	copy(into.Archive[:], archive)
+	return err
 }
 
 // ReadPositions returns how far the projection at path is, by partition, without getting in the way of the process
@@ -39,7 +52,7 @@ func ReadPositions(path, ledgerID string) (map[int]FoldedTo, error) {
 }
 
 func readPositions(db *sql.DB) (map[int]FoldedTo, error) {
-	rows, err := db.Query("SELECT partition, sequence, digest FROM partitions")
+	rows, err := db.Query("SELECT partition, " + foldedColumns + " FROM partitions")
 	if err != nil {
 		return nil, err
 	}
@@ -48,11 +61,9 @@ func readPositions(db *sql.DB) (map[int]FoldedTo, error) {
 	for rows.Next() {
 		var partition int
 		var position FoldedTo
-		var digest []byte
-		if err := rows.Scan(&partition, &position.Sequence, &digest); err != nil {
+		if err := scanFolded(rows.Scan, &position, &partition); err != nil {
 			return nil, err
 		}
-		copy(position.Digest[:], digest)
 		positions[partition] = position
 	}
 	return positions, rows.Err()

@@ -32,6 +32,10 @@ type Ledger struct {
 	// AppendDecisions records decisions under the numbers after+1 and so on. The error is ErrFenced when another
 	// projector has one of them; on any error some may be recorded.
 	AppendDecisions func(ctx context.Context, partition int, after uint64, decisions []events.Message) error
+	// Append records a request durably and returns its position: the closing of a month is the projector's own.
+	Append func(ctx context.Context, r *events.Request) (events.Position, error)
+	// Now is the clock by which months end.
+	Now func() time.Time
 }
 
 // Projector keeps one partition of a projection up to date: it folds the decisions of the ledger and, if it decides,
