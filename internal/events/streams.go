@@ -52,6 +52,11 @@ func (s Stream) SubjectsOf(account string, partition int) []string {
 	}
 }
 
+// ClosesSubject returns the subject of the requests to close a month of a partition.
+func ClosesSubject(partition int) string {
+	return subject(requestsSubject, partition, noAccount, kindMonthClose)
+}
+
 // ArchivesSubject returns the subject of the archived months of a partition.
 func ArchivesSubject(partition int) string {
 	return subject(accountsSubject, partition, noAccount, outcomeMonthArchived)

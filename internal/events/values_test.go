@@ -294,6 +294,7 @@ func TestSubjects(t *testing.T) {
 		"jobs.6.~.* accounts.6.~.*":       Decisions.SubjectsOf("", 6),
 		"accounts.6.~.month_archived":     {ArchivesSubject(6)},
 		"accounts.6.*.erased":             {ErasuresSubject(6)},
+		"requests.6.~.month_close":        {ClosesSubject(6)},
 	} {
 		if strings.Join(got, " ") != want {
 			t.Errorf("subjects %q, want %q", got, want)

@@ -36,12 +36,16 @@ func (a *auditor) play(ctx context.Context, cancel context.CancelCauseFunc, runn
 	return t
 }
 
-// subjects are those of the account that is audited: none stands for all.
+// subjects are those of the account that is audited, and of the months that are closed, for what counts in which depends on
+// them: none stands for all.
 func (a *auditor) subjects(stream events.Stream, partition int) []string {
-	if a.Account == "" {
+	switch {
+	case a.Account == "":
 		return nil
+	case stream == events.Requests:
+		return append(stream.SubjectsOf(a.Account, partition), events.ClosesSubject(partition))
 	}
-	return stream.SubjectsOf(a.Account, partition)
+	return append(stream.SubjectsOf(a.Account, partition), events.ArchivesSubject(partition))
 }
 
 // next returns the next batch, and an empty one at the end.

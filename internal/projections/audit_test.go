@@ -257,7 +257,7 @@ func TestAuditFindsRemovedDecisions(t *testing.T) {
 // Every column of every table is edited, a row of it removed, and one put in.
 func TestAuditFindsEveryEditedRow(t *testing.T) {
 	t.Parallel()
-	h := auditedHouse(t)
+	h := erasedHouse(t)
 	db := h.open(t, "a")
 	columns := column(t, db, `SELECT t.name || ' ' || c.name || ' ' || c.type FROM sqlite_schema AS t, pragma_table_info(t.name) AS c
 		WHERE t.type = 'table' AND t.name != 'ledger'`)

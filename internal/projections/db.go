@@ -50,7 +50,8 @@ type DB struct {
 	writes writeStatements
 	bulks  bulkStatements
 
-	erasing []*sql.Stmt // the deletions of everything of an account but its erasures
+	erasing  []*sql.Stmt              // the deletions of everything of an account but its erasures
+	foretold map[events.Position]bool // the erasures whose totals the file has before they are folded: that of an audit
 
 	// commit is (*sql.Tx).Commit. A test puts one there that fails.
 	commit func(*sql.Tx) error

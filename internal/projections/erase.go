@@ -11,8 +11,10 @@ import (
 // folded. This node may have folded all of these decisions, or not all, because they were gone from the ledger before it
 // came to them: afterwards both have the same rows and the same digest.
 func (db *DB) erase(to *FoldedTo, d *events.Decision, erased *events.AccountErased) error {
-	if err := db.restoreTotals(d, erased); err != nil {
-		return err
+	if !db.foretold[d.Position] {
+		if err := db.restoreTotals(d, erased); err != nil {
+			return err
+		}
 	}
 	for _, digests := range []*sql.Stmt{db.writes.firstDigests, db.writes.otherDigests} {
 		err := query(digests, func(rows *sql.Rows) error {

@@ -113,6 +113,10 @@ func (p *Projector) decideBatch(ctx context.Context, requests []events.Request, 
 	flight.foldInto(state, position)
 	decisions := make([]events.Decision, len(requests))
 	for i := range requests {
+		if _, erased := requests[i].Body.(*events.Erased); erased { // in an audit: there is nothing to decide
+			decisions[i] = events.Decision{Position: requests[i].Position, Body: &events.Erased{}}
+			continue
+		}
 		decisions[i] = capture.Decide(state, &requests[i])
 		state.Fold(&decisions[i])
 	}
@@ -214,6 +218,9 @@ func last(batch []events.Decision) uint64 { return batch[len(batch)-1].Position.
 func (p *Projector) decodeRequests(batch []events.Message) ([]events.Request, error) {
 	requests := make([]events.Request, 0, len(batch))
 	for _, m := range batch {
+		if m.Void() {
+			return requests, fmt.Errorf("%w: request %d-%d was erased before it was decided", events.ErrGap, p.partition, m.Sequence)
+		}
 		r, err := events.DecodeRequest(m, p.partition, p.ledger.Partitions)
 		if err != nil {
 			return requests, fmt.Errorf("request %s: %w; a newer jobtally wrote it: run that one", r.Position, err)
