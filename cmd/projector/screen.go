@@ -31,7 +31,7 @@ func (s *screen) redrawn(text string) string {
 		start, s.shown = home+clearScreen, true
 	}
 	text = strings.TrimSuffix(s.cut(text), "\n")
-	return start + strings.ReplaceAll(text, "\n", clearLine+"\n") + clearLine + "\n" + clearBelow
+	return start + strings.ReplaceAll(text, "\n", clearLine+"\n") + clearLine + clearBelow
 }
 
 // cut leaves out the lines at the end for which the terminal has no room: it would scroll.
@@ -45,7 +45,7 @@ func (s *screen) cut(text string) string {
 		return text
 	}
 	var kept strings.Builder
-	room := int(size.Row) - 2 // for the cut, and the cursor
+	room := int(size.Row) - 1 // the last line is for saying that some are left out
 	for line := range strings.Lines(text) {
 		if room -= 1 + (len(line)-2)/int(size.Col); room < 0 {
 			return kept.String() + "...\n"

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -84,12 +85,8 @@ func writeTable(b *strings.Builder, s *node.Status, labels map[string]string) {
 	}
 	fmt.Fprintln(table, strings.Join(head, "\t"))
 	for i, p := range s.Partitions {
-		archived := string(p.ArchivedMonth)
-		if archived == "" {
-			archived = "-"
-		}
 		row := []string{
-			fmt.Sprint(p.Partition), fmt.Sprint(p.Requests), lag(p.Undecided, p.UndecidedSeconds), fmt.Sprint(p.Decisions), archived,
+			fmt.Sprint(p.Partition), fmt.Sprint(p.Requests), lag(p.Undecided, p.UndecidedSeconds), fmt.Sprint(p.Decisions), cmp.Or(p.ArchivedMonth, "-"),
 		}
 		for _, n := range s.Nodes {
 			row = append(row, foldCells(&n, i)...)

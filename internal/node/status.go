@@ -27,15 +27,15 @@ type Status struct {
 
 // PartitionStatus is how far a partition is recorded and decided.
 type PartitionStatus struct {
-	Partition        int          `json:"partition"`
-	Requests         uint64       `json:"requests"`          // the head of the requests
-	Decisions        uint64       `json:"decisions"`         // the head of the decisions
-	Undecided        uint64       `json:"undecided"`         // requests without a decision
-	UndecidedSeconds float64      `json:"undecided_seconds"` // the age of the oldest of them, by its own time
-	ArchivedMonth    events.Month `json:"archived_month"`    // the last one, or empty
-	RequestBytes     uint64       `json:"request_bytes"`
-	DecisionBytes    uint64       `json:"decision_bytes"`
-	Stuck            string       `json:"stuck"` // why requests stay undecided, as far as looking tells; or empty
+	Partition        int     `json:"partition"`
+	Requests         uint64  `json:"requests"`          // the head of the requests
+	Decisions        uint64  `json:"decisions"`         // the head of the decisions
+	Undecided        uint64  `json:"undecided"`         // requests without a decision
+	UndecidedSeconds float64 `json:"undecided_seconds"` // the age of the oldest of them, by its own time
+	ArchivedMonth    string  `json:"archived_month"`    // the last one, or empty
+	RequestBytes     uint64  `json:"request_bytes"`
+	DecisionBytes    uint64  `json:"decision_bytes"`
+	Stuck            string  `json:"stuck"` // why requests stay undecided, as far as looking tells; or empty
 }
 
 // NodeStatus is how far the projection in a data directory is.
@@ -88,7 +88,7 @@ func (v *View) Look(ctx context.Context) (s Status, err error) {
 	if err := v.observe(ctx); err != nil {
 		return s, err
 	}
-	s.Ledger = v.operator.Ledger.ID
+	s = Status{Ledger: v.operator.Ledger.ID, Nodes: []NodeStatus{}}
 	// What is folded is read before what is recorded, or a projection could seem to be ahead.
 	for _, dir := range v.Nodes {
 		n, err := v.lookAtNode(dir)

@@ -77,7 +77,7 @@ func (v *View) lookAtPartition(ctx context.Context, p int, s *Status) error {
 }
 
 // archivedMonth reads the last month that was archived.
-func (v *View) archivedMonth(ctx context.Context, p int) (events.Month, error) {
+func (v *View) archivedMonth(ctx context.Context, p int) (string, error) {
 	m, err := v.operator.Ledger.Last(ctx, events.Decisions, p, events.ArchivesSubject(p))
 	if errors.Is(err, events.ErrNotFound) {
 		return "", nil
@@ -93,7 +93,7 @@ func (v *View) archivedMonth(ctx context.Context, p int) (events.Month, error) {
 	if !ok {
 		return "", fmt.Errorf("decision %s stands under the subject of an archived month, and is none", d.Position)
 	}
-	return archived.Month, nil
+	return string(archived.Month), nil
 }
 
 // lookAtUndecided looks at the requests beyond the decisions, and says why they stay there when they do.
