@@ -183,7 +183,7 @@ func (r *statusReport) compare() {
 			ids = append(ids, l.Ledger)
 		}
 		for _, n := range l.Nodes {
-			if n.Projection && n.Current {
+			if len(n.Partitions) > 0 {
 				nodes[l.Ledger] = append(nodes[l.Ledger], n)
 			}
 		}

@@ -6,10 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -138,6 +141,44 @@ func TestStatusOfAnUnreachableService(t *testing.T) {
 	}
 	if !errors.Is(err, ledger.ErrLocked) {
 		t.Errorf("%v, want ErrLocked", err)
+	}
+}
+
+// Every field of the JSON stands in its document, and nothing else does.
+func TestStatusFieldsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/STATUS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented, fields := map[string]bool{}, map[string]bool{}
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "| `") {
+			cell, _, _ := strings.Cut(line[2:], " |")
+			for name := range strings.SplitSeq(cell, ", ") {
+				documented[strings.Trim(name, "`")] = true
+			}
+		}
+	}
+	jsonFields(reflect.TypeFor[statusReport](), fields)
+	if !maps.Equal(documented, fields) {
+		t.Errorf("documented are %v, there are %v", slices.Sorted(maps.Keys(documented)), slices.Sorted(maps.Keys(fields)))
+	}
+}
+
+func jsonFields(of reflect.Type, into map[string]bool) {
+	switch {
+	case of.Kind() == reflect.Slice, of.Kind() == reflect.Pointer:
+		jsonFields(of.Elem(), into)
+	case of.Kind() == reflect.Struct:
+		for i := range of.NumField() {
+			f := of.Field(i)
+			if name := f.Tag.Get("json"); name != "" {
+				into[name] = true
+			}
+			if f.Tag.Get("json") != "" || f.Anonymous {
+				jsonFields(f.Type, into)
+			}
+		}
 	}
 }
 

@@ -63,12 +63,12 @@ func nodeLine(n *node.NodeStatus, labels map[string]string) string {
 	if label := labels[n.Data]; label != "" {
 		line = label + ": " + line
 	}
-	if !n.Projection {
+	if n.SchemaVersion == 0 {
 		return line + "; it has no " + node.ProjectionFile
 	}
 	line += fmt.Sprintf("; %s: %s, -wal: %s", node.ProjectionFile, bytesText(n.ProjectionBytes), bytesText(n.WALBytes))
 	if !n.Current {
-		line += fmt.Sprintf("; it has schema version %d, which is not that of this jobtally, so its digests say nothing here", n.SchemaVersion)
+		line += fmt.Sprintf("; it has schema version %d: only the jobtally that wrote it can read it", n.SchemaVersion)
 	}
 	return line
 }
@@ -97,7 +97,7 @@ func writeTable(b *strings.Builder, s *node.Status, labels map[string]string) {
 }
 
 func foldCells(n *node.NodeStatus, partition int) []string {
-	if !n.Projection {
+	if len(n.Partitions) == 0 {
 		return []string{"-", "-", "-"}
 	}
 	fold := n.Partitions[partition]
@@ -122,7 +122,7 @@ func writeReasons(b *strings.Builder, s *node.Status, labels map[string]string) 
 	for i, p := range s.Partitions {
 		told := false
 		for _, n := range s.Nodes {
-			if !n.Projection || n.Partitions[i].Failure == "" {
+			if len(n.Partitions) == 0 || n.Partitions[i].Failure == "" {
 				continue
 			}
 			fold, since, on := n.Partitions[i], "", ""

@@ -144,7 +144,7 @@ var (
 	age      = regexp.MustCompile(`\(\d[^)]*s\) *`)
 	size     = regexp.MustCompile(`: \d[0-9.]* [KMG]?i?B`)
 	stamp    = regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]+Z`)
-	measured = regexp.MustCompile(`("[a-z]+_(?:bytes|seconds)":)[0-9.e+-]+`)
+	measured = regexp.MustCompile(`("[a-z]+_(?:bytes|seconds|version)":)[0-9.e+-]+`)
 	link     = regexp.MustCompile(`[0-9a-f]{64}`)
 	seconds  = regexp.MustCompile(`( in |"seconds":)[0-9.e-]+`)
 	logTime  = regexp.MustCompile(`time=\S+`)

@@ -12,7 +12,7 @@ import (
 
 // So often, and with such pauses, LockDir tries again: Locked holds the lock for less.
 const (
-	lookTries = 10
+	lookTries = 20
 	lookPause = 5 * time.Millisecond
 )
 

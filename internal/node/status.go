@@ -41,13 +41,12 @@ type PartitionStatus struct {
 // NodeStatus is how far the projection in a data directory is.
 type NodeStatus struct {
 	Data            string       `json:"data"`
-	Running         bool         `json:"running"` // whether a process has the directory
-	Projection      bool         `json:"projection"`
-	SchemaVersion   int          `json:"schema_version"`
+	Running         bool         `json:"running"`        // whether a process has the directory
+	SchemaVersion   int          `json:"schema_version"` // of the projection, or 0 where there is none
 	Current         bool         `json:"schema_current"` // whether this jobtally writes that version
 	ProjectionBytes int64        `json:"projection_bytes"`
 	WALBytes        int64        `json:"wal_bytes"`
-	Partitions      []FoldStatus `json:"partitions"` // empty without a projection
+	Partitions      []FoldStatus `json:"partitions"` // empty without a projection, or with one of another version
 }
 
 // FoldStatus is how far a partition is folded.
@@ -174,12 +173,12 @@ func (v *View) lookAtNode(dir string) (n NodeStatus, err error) {
 	if n.SchemaVersion, n.Current, err = projections.ReadVersion(path); err != nil {
 		return n, err
 	}
-	folded, err := projections.ReadPositions(path, v.operator.Ledger.ID)
-	if err != nil {
-		return n, err
+	if n.SchemaVersion != 0 && !n.Current {
+		return n, nil // its rows are for the version that wrote it to read
 	}
-	if n.Projection = folded != nil; !n.Projection {
-		return n, nil
+	folded, err := projections.ReadPositions(path, v.operator.Ledger.ID)
+	if err != nil || folded == nil {
+		return n, err
 	}
 	for p := range v.operator.Ledger.Partitions {
 		n.Partitions = append(n.Partitions, FoldStatus{Partition: p, Folded: folded[p].Sequence, Digest: folded[p].Digest})

@@ -197,7 +197,7 @@ func TestStatusTellsByLooking(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, node.ProjectionFile)); err != nil {
 		t.Fatal(err)
 	}
-	if s = mustLook(t, v); s.Nodes[0].Projection || len(s.Nodes[0].Partitions) != 0 || s.Nodes[0].Running {
+	if s = mustLook(t, v); s.Nodes[0].SchemaVersion != 0 || len(s.Nodes[0].Partitions) != 0 || s.Nodes[0].Running {
 		t.Errorf("without a projection: %+v", s.Nodes[0])
 	}
 }

@@ -67,7 +67,7 @@ func (v *View) lookAtPartition(ctx context.Context, p int, s *Status) error {
 	}
 	s.Partitions = append(s.Partitions, ps)
 	for i := range s.Nodes {
-		if n := &s.Nodes[i]; n.Projection {
+		if n := &s.Nodes[i]; len(n.Partitions) > 0 {
 			if err := v.lookAtUnfolded(ctx, &n.Partitions[p], extent.Heads); err != nil {
 				return err
 			}
