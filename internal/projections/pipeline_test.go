@@ -155,7 +155,7 @@ func TestLoadSeesOnePosition(t *testing.T) {
 		if difference := differ(want.Message(), decisions[0].Message()); difference != "" {
 			t.Fatalf("decision %d: %s", i+1, difference)
 		}
-		if n := len(flight.batches); n > 3*ahead+3 { // some wait, some are being folded, some were just then
+		if n := len(flight.batches); n > 200 { // some wait, and many may be folded at once; but not all there ever were
 			t.Fatalf("%d batches are in flight", n)
 		}
 		folding <- decisions
