@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -187,11 +188,26 @@ func (l *Ledger) remove(ctx context.Context, name string, sequence uint64) error
 	if refusal == nil || refusal.ErrorCode == codeSequenceNotFound {
 		return nil
 	}
-	// Where the whole block is gone the server gives no reason in its code.
-	if _, err := l.streams[name].GetMsg(ctx, sequence); errors.Is(err, jetstream.ErrMsgNotFound) {
-		return nil
+	// The server gives one code where the whole block is gone, and where its disk failed it. Then it cannot be asked for
+	// the message, which it has written over in its memory alone; but it counts it.
+	gone, err := l.lacks(ctx, name, sequence)
+	if gone || err != nil {
+		return err
+	}
+	if l.embedded != nil {
+		l.embedded.doubt(refusal) // it writes nothing more, and does not say so
 	}
 	return fmt.Errorf("%w: delete message %d of %s: %w", events.ErrUnavailable, sequence, name, refusal)
+}
+
+// lacks says whether a stream counts no message under a number.
+func (l *Ledger) lacks(ctx context.Context, name string, sequence uint64) (bool, error) {
+	info, err := l.streams[name].Info(ctx, jetstream.WithDeletedDetails(true))
+	if err != nil {
+		return false, fmt.Errorf("%w: what %s lacks: %w", events.ErrUnavailable, name, err)
+	}
+	_, gone := slices.BinarySearch(info.State.Deleted, sequence)
+	return gone || sequence < info.State.FirstSeq, nil
 }
 
 func (l *Ledger) askToDelete(ctx context.Context, name string, sequence uint64) (refusal *jetstream.APIError, err error) {

@@ -312,9 +312,9 @@ func startServer(t *testing.T, users ...*server.User) (*Ledger, *server.Server, 
 func TestEraseOnAServerOfItsOwn(t *testing.T) {
 	t.Parallel()
 	l, s, dir := startServer(t)
-	accounts := slices.Concat(repeat(20, "anna"), repeat(5, "anna", "bob"))
+	accounts := slices.Concat(repeat(11, "anna"), repeat(3, "anna", "bob"))
 	record(t, l, 900<<10, accounts...)
-	at := decideErasure(t, l, "anna", 25)
+	at := decideErasure(t, l, "anna", 14)
 	other := open(t, dial(t, s.Addr().String()), Spec{Replicas: 1})
 	ctx := within(t)
 	var both sync.WaitGroup
@@ -473,5 +473,37 @@ func TestAppendsGoOnDuringAnErasure(t *testing.T) {
 	t.Logf("200 messages of 2 KB in %v, meanwhile %d appends, the slowest of %v", took, appended, slowest)
 	if appended < 50 {
 		t.Fatalf("%d appends in %v", appended, took)
+	}
+}
+
+// Each replica removes what it has. The log of their Raft group keeps a copy until it is compacted.
+func TestEraseOnACluster(t *testing.T) {
+	t.Parallel()
+	servers := startCluster(t)
+	nc := dial(t, servers[0].Addr().String())
+	createOnCluster(t, nc)
+	l := must[*Ledger](t)(Open(within(t), nc))
+	t.Cleanup(l.Close)
+	accounts := slices.Concat(repeat(3, "anna"), repeat(10, "anna", "bob"))
+	record(t, l, 10, accounts...)
+	at := decideErasure(t, l, "anna", 13)
+	if removed := must[int](t)(l.Erase(within(t), "anna", at, nothing)); removed != 26 {
+		t.Fatalf("removed %d", removed)
+	}
+	wantErased(t, l, "anna", accounts)
+	for _, s := range servers {
+		streams := filepath.Join(s.JetStreamConfig().StoreDir, "$G", "streams")
+		until(t, func() bool { return len(finds(t, streams, secret("bob", 23))) > 0 }) // the last to be appended
+		until(t, func() bool { return len(finds(t, streams, "secret-anna")) == 0 })
+		t.Logf("in the Raft logs: %d files", len(finds(t, s.JetStreamConfig().StoreDir, "secret-anna")))
+	}
+	stopNATS(servers[1])
+	until(t, func() bool {
+		_, err := l.Append(within(t), request("one is gone"))
+		return err == nil
+	})
+	wantErased(t, l, "anna", accounts)
+	if removed, err := l.Erase(within(t), "anna", at, nothing); removed != 0 || err != nil {
+		t.Fatalf("removed %d more: %v", removed, err)
 	}
 }

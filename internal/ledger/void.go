@@ -68,8 +68,8 @@ func (l *Ledger) voids(ctx context.Context, stream events.Stream, partition int)
 	return v, nil
 }
 
-// explain says whether the stream lacks all the numbers from one to another because accounts were erased. A number that
-// the stream counts and cannot deliver, since its disk is damaged, is not explained.
+// explain says whether the stream lacks all the numbers from one to another because accounts were erased. Of what was
+// removed since v was read it knows nothing.
 func (v *voids) explain(from, to uint64) bool {
 	if v == nil || v.beyond > 0 || to < from || to >= v.last {
 		return false
