@@ -222,6 +222,9 @@ func TestScrubReadsCompressedBlocks(t *testing.T) {
 		config.Compression = jetstream.S2Compression
 		must[jetstream.Stream](t)(js.UpdateStream(within(t), config))
 	}
+	l.Close()
+	e.Close()
+	l, e = openEmbedded(t, dir) // only then does it compress
 	accounts := repeat(6, "anna", "anna", "bob")
 	record(t, l, 900<<10, accounts...)
 	at := decideErasure(t, l, "anna", 12)
