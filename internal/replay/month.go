@@ -31,7 +31,7 @@ type Day struct {
 // count.
 func (s Source) AccountMonth(ctx context.Context, account string, month events.Month, after, last uint64) (Month, error) {
 	partition := events.PartitionOf(account, s.Partitions)
-	sum := newSummary(partition, month)
+	sum := newSummary(month)
 	sum.chain.begun = after == 0 // the first decision of an account follows from nothing
 	for pair, err := range s.Pairs(ctx, partition, account, after, last) {
 		if err != nil {
@@ -52,11 +52,8 @@ type summary struct {
 	chain chain
 }
 
-func newSummary(partition int, of events.Month) *summary {
-	return &summary{
-		Month: Month{Tally: capture.NewTally(partition), Via: map[string]int64{}},
-		of:    of, days: map[string]*Day{},
-	}
+func newSummary(of events.Month) *summary {
+	return &summary{Month: Month{Via: map[string]int64{}}, of: of, days: map[string]*Day{}}
 }
 
 // add takes a decided pair of the account, which comes after all that were added before it.

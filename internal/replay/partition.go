@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sort"
+	"time"
 
 	"jobtally/internal/capture"
 	"jobtally/internal/events"
@@ -25,6 +26,7 @@ type Archive struct {
 	events.MonthArchived
 	Position events.Position // of the decision that archived it
 	Link     events.Digest   // its digest: the link of the chain of months
+	Asked    time.Time       // when the closing was asked for
 }
 
 // Erasure is the erasure of an account.
@@ -54,7 +56,7 @@ func (s Source) archives(ctx context.Context, partition int, last uint64) (archi
 		if !ok {
 			return fmt.Errorf("decision %s stands under the subject of an archived month, and is none", d.Position)
 		}
-		archives = append(archives, Archive{MonthArchived: *archived, Position: d.Position, Link: d.Digest})
+		archives = append(archives, Archive{MonthArchived: *archived, Position: d.Position, Link: d.Digest, Asked: d.Time})
 		return nil
 	})
 	return archives, err
@@ -118,4 +120,22 @@ func (p *Partition) isErased(account string, sequence uint64) bool {
 		}
 	}
 	return false
+}
+
+// First returns the first month of the partition: that of the first pair that is there, or the first that is archived. It
+// is empty where nothing was asked yet.
+func (p *Partition) First(ctx context.Context) (first events.Month, err error) {
+	for pair, err := range p.Pairs(ctx, "", 0, p.Heads.Requests) {
+		if err != nil {
+			return "", err
+		}
+		if first = pair.Month; pair.Undecided() {
+			first = p.OwnMonth(&pair)
+		}
+		break
+	}
+	if len(p.Archives) > 0 && (first == "" || p.Archives[0].Month < first) {
+		first = p.Archives[0].Month
+	}
+	return first, nil
 }

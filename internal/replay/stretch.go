@@ -28,7 +28,7 @@ func (p *Partition) Month(ctx context.Context, month events.Month) (after, last 
 }
 
 // Since returns the number after which all pairs of a month and of any later one lie. So do all requests whose time is in
-// such a month, for a request counts in the month of its time or in a later one.
+// such a month, for a request belongs to the month of its time or to a later one; only closings belong to one before.
 func (p *Partition) Since(ctx context.Context, month events.Month) (after uint64, err error) {
 	if len(p.Archives) == 0 || month < p.Archives[0].Month {
 		return 0, nil
@@ -37,6 +37,9 @@ func (p *Partition) Since(ctx context.Context, month events.Month) (after uint64
 	for _, a := range p.Archives {
 		if a.Month >= month {
 			after = min(after, a.before())
+		}
+		if events.MonthOf(a.Asked) >= month {
+			after = min(after, a.Position.Sequence-1)
 		}
 	}
 	return after, err
