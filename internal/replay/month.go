@@ -61,8 +61,8 @@ func (s *summary) add(p *Pair) {
 	if err := s.chain.follow(&p.Decision); err != nil && s.Broken == nil {
 		s.Broken = err
 	}
-	if p.Month != s.of {
-		return
+	if _, erased := p.Decision.Body.(*events.AccountErased); erased || p.Month != s.of {
+		return // an erasure is of the month of its partition, and of no part of an account
 	}
 	s.Tally.Add(&p.Decision)
 	switch b := p.Decision.Body.(type) {

@@ -51,17 +51,13 @@ func drawTape(t *rapid.T) *tape {
 // closeMonths closes what is over, as a projector does.
 func closeMonths(tape *tape) {
 	tape.decide()
-	for n, p := range tape.partitions {
+	for _, p := range tape.partitions {
 		month := p.state.Archived.Next()
 		if p.state.Archived == "" {
 			month = events.MonthOf(events.MonthOf(tape.now).Start().Add(-1))
 		}
 		for ; month.Next().Start().Before(tape.now); month = month.Next() {
-			r := events.Request{
-				ID: "month-close-" + string(month), Time: tape.now, Body: &events.MonthCloseRequested{Month: month},
-				Position: events.Position{Partition: n},
-			}
-			p.add(r.Message(len(tape.partitions)))
+			tape.askClose(p, month)
 		}
 	}
 	tape.decide()
@@ -157,6 +153,7 @@ func TestPairsAreEveryRequestOnce(t *testing.T) {
 					filter(all, func(p *replay.Pair) bool { return within(p) && p.Request.Account == account }))
 			}
 			checkMonths(t, source, n, all)
+			checkAccounts(t, tape, n, head)
 		}
 	})
 }
@@ -183,6 +180,28 @@ func checkMonths(t *rapid.T, source replay.Source, n int, all []replay.Pair) {
 		for _, pair := range all {
 			if pair.Position.Sequence <= since && (pair.Month >= month || !pair.Request.Time.Before(month.Start())) {
 				t.Fatalf("%s of %s, asked %s, is not after %d, where %s is to begin", pair.Position, pair.Month, pair.Request.Time, since, month)
+			}
+		}
+	}
+}
+
+// checkAccounts holds the parts of accounts in months against what was counted as they were decided.
+func checkAccounts(t *rapid.T, tape *tape, n int, head uint64) {
+	for _, account := range someAccounts {
+		if events.PartitionOf(account, len(tape.partitions)) != n {
+			continue
+		}
+		for month := events.Month("2025-10"); month < "2027-06"; month = month.Next() {
+			got, err := tape.source().AccountMonth(t.Context(), account, month, 0, head)
+			if err != nil || got.Broken != nil {
+				t.Fatal(err, got.Broken)
+			}
+			want := capture.Tally{}
+			if tally := tape.partitions[n].accounts[account][month]; tally != nil {
+				want = *tally
+			}
+			if got.Tally != want {
+				t.Fatalf("%s has in %s %+v, want %+v", account, month, got.Tally, want)
 			}
 		}
 	}

@@ -54,7 +54,7 @@ func (a *Archive) before() uint64 {
 }
 
 // leastLook is how many decisions opening reads at once, at the least.
-const leastLook = 256
+const leastLook = 64
 
 // opening returns the number after which all pairs of open months lie. A month is closed some minutes after its end, so
 // that some of these lie before the last closing, and a node whose clock is ahead may have asked long before that: how many

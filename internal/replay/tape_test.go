@@ -45,15 +45,8 @@ func newTape(partitions int, now time.Time) *tape {
 
 // ask appends a request at a time that a node's clock says it is.
 func (t *tape) ask(account string, at time.Time, body events.RequestBody) events.Position {
-	p := t.partitions[0]
-	if account != "" {
-		p = t.partitions[events.PartitionOf(account, len(t.partitions))]
-	}
-	r := events.Request{
-		Account: account, ID: fmt.Sprintf("%s-%d", account, len(p.requests)+1), Time: at.UTC(), Body: body,
-		Position: events.Position{Partition: p.number},
-	}
-	return p.add(r.Message(len(t.partitions)))
+	n := len(t.partitions[events.PartitionOf(account, len(t.partitions))].requests)
+	return t.again(account, fmt.Sprintf("request-%d", n+1), at, body)
 }
 
 // again appends a request under an id.
@@ -61,6 +54,15 @@ func (t *tape) again(account, id string, at time.Time, body events.RequestBody) 
 	p := t.partitions[events.PartitionOf(account, len(t.partitions))]
 	r := events.Request{Account: account, ID: id, Time: at.UTC(), Body: body}
 	return p.add(r.Message(len(t.partitions)))
+}
+
+// askClose appends the request for a month of a partition to be closed.
+func (t *tape) askClose(p *tapePartition, month events.Month) {
+	r := events.Request{
+		ID: "month-close-" + string(month), Time: t.now, Body: &events.MonthCloseRequested{Month: month},
+		Position: events.Position{Partition: p.number},
+	}
+	p.add(r.Message(len(t.partitions)))
 }
 
 func (p *tapePartition) add(m events.Message) events.Position {
@@ -114,6 +116,10 @@ func (p *tapePartition) count(d *events.Decision, archived events.Month) {
 		p.totals[month] = &capture.Tally{}
 	}
 	p.totals[month].Add(d)
+	if _, erased := d.Body.(*events.AccountErased); erased {
+		return // it counts in no account
+	}
+	p.of[d.Account]++
 	if p.accounts[d.Account] == nil {
 		p.accounts[d.Account] = map[events.Month]*capture.Tally{}
 	}
@@ -121,9 +127,6 @@ func (p *tapePartition) count(d *events.Decision, archived events.Month) {
 		p.accounts[d.Account][month] = &capture.Tally{}
 	}
 	p.accounts[d.Account][month].Add(d)
-	if _, erased := d.Body.(*events.AccountErased); !erased {
-		p.of[d.Account]++
-	}
 }
 
 func (p *tapePartition) closing(month events.Month) *events.MonthArchived {
