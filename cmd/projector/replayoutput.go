@@ -46,7 +46,7 @@ func openOutput(s *session, name string) (o *output, err error) {
 		return nil, err
 	}
 	if o.file, err = os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*"); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("--to %s: %w", name, errors.Unwrap(err)) // without the name that it has until then
 	}
 	o.progress.watch(s.stderr)
 	o.Writer = bufio.NewWriterSize(o.file, outputBuffer)

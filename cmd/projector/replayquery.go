@@ -71,7 +71,7 @@ func (c *replayCmd) query(now time.Time) (q query, err error) {
 	case q == query{}:
 		return q, usage("say what to replay with --month, --account, --from or --until")
 	case c.Month > events.MonthOf(now):
-		return q, usage("%s is in the future: it is %s in UTC", c.Month, now.UTC().Format(time.DateOnly))
+		return q, usage("%s is in the future", c.Month)
 	case c.From.isPosition() && c.Until.isPosition() && q.first.Partition != q.last.Partition:
 		return q, usage("--from %s and --until %s are of two partitions: replay one after the other, or name times", q.first, q.last)
 	case c.From.isPosition() && c.Until.isPosition() && q.first.Sequence > q.last.Sequence,
