@@ -105,12 +105,25 @@ func (r *replaying) run(ctx context.Context) error {
 		}
 	}
 	r.progress.clear()
-	if r.printed == 0 && r.account != "" {
-		if err := r.known(ctx, stretches[0].Partition); err != nil {
+	if r.printed == 0 {
+		if err := r.whyNothing(ctx, stretches); err != nil {
 			return err
 		}
 	}
 	return r.printer.end()
+}
+
+// whyNothing returns an error when nothing was found because nothing could be.
+func (r *replaying) whyNothing(ctx context.Context, stretches []stretch) error {
+	if r.account != "" {
+		if err := r.known(ctx, stretches[0].Partition); err != nil {
+			return err
+		}
+	}
+	if r.month == "" {
+		return nil
+	}
+	return r.checkMonth(ctx, stretches)
 }
 
 // replay prints one partition.

@@ -102,6 +102,7 @@ func whenAsked(p *replay.Pair) string {
 // plain returns a text on one line, with nothing in it that a terminal would obey: what does not print is written as an
 // escape sequence of Go, such as \n and \x1b.
 func plain(s string) string {
+	s = strings.ToValidUTF8(s, "\ufffd")
 	obeyed := func(r rune) bool { return !unicode.IsPrint(r) }
 	if !strings.ContainsFunc(s, obeyed) {
 		return s

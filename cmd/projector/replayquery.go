@@ -102,9 +102,6 @@ func (q *query) stretches(ctx context.Context, source replay.Source) (stretches 
 		}
 		stretches = append(stretches, stretch{Partition: p})
 	}
-	if err := q.checkMonth(ctx, source, stretches); err != nil {
-		return nil, err
-	}
 	for i := range stretches {
 		if err := q.narrow(ctx, &stretches[i]); err != nil {
 			return nil, err
@@ -155,16 +152,10 @@ func (q *query) narrow(ctx context.Context, s *stretch) (err error) {
 	return err
 }
 
-// checkMonth refuses a month before the first of the partitions.
-func (q *query) checkMonth(ctx context.Context, source replay.Source, stretches []stretch) error {
-	if q.month == "" {
-		return nil
-	}
+// checkMonth refuses a month of which nothing was found, when it is before the first of the partitions.
+func (q *query) checkMonth(ctx context.Context, stretches []stretch) error {
 	earliest := events.Month("")
 	for _, s := range stretches {
-		if len(s.Archives) > 0 && s.Archives[0].Month <= q.month {
-			return nil
-		}
 		first, err := s.First(ctx)
 		if err != nil {
 			return err
@@ -173,7 +164,7 @@ func (q *query) checkMonth(ctx context.Context, source replay.Source, stretches 
 			earliest = first
 		}
 	}
-	if earliest != "" && q.month < earliest {
+	if q.month < earliest {
 		return usage("%s is before the first month of the ledger, which is %s", q.month, earliest)
 	}
 	return nil
