@@ -156,6 +156,9 @@ func (q *query) narrow(ctx context.Context, s *stretch) (err error) {
 func (q *query) checkMonth(ctx context.Context, stretches []stretch) error {
 	earliest := events.Month("")
 	for _, s := range stretches {
+		if len(s.Archives) > 0 && s.Archives[0].Month <= q.month {
+			return nil
+		}
 		first, err := s.First(ctx)
 		if err != nil {
 			return err
