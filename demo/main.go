@@ -38,15 +38,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	case err != nil && !errors.Is(err, os.ErrNotExist):
 		return err
 	}
-	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	past := pastMonths(f.Now)
-	b := &builder{config: node.Config{Dir: f.Dir, Decides: true, Log: log}}
+	b := &builder{config: nodeConfig(f.Dir, stderr)}
 	if err := b.build(ctx, past, f.Now); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(stdout, whatNext, f.Dir, b.sequence, past[0], past[2], past[3], f.Dir, past[1], f.Dir,
 		past[2], past[2], f.Dir, past[0], f.Dir, f.Dir, f.Dir, f.Dir)
 	return err
+}
+
+// nodeConfig is that of the node, which logs what is wrong and nothing else.
+func nodeConfig(dir string, stderr io.Writer) node.Config {
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	return node.Config{Dir: dir, Decides: true, Log: log}
 }
 
 const whatNext = `%s has %d requests: the months %s to %s are archived, %s is open.

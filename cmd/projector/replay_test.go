@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -141,6 +142,15 @@ func TestReplayTellsOfWhatIsErased(t *testing.T) {
 			t.Errorf("%s: said %q, want %q", args, &stderr, want.erased)
 		}
 	}
+}
+
+// TestTheLedgerToPlayWithIsClean audits what make demo-months builds.
+func TestTheLedgerToPlayWithIsClean(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "months")
+	if output, err := exec.CommandContext(within(t), program(t, "demo"), dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, output)
+	}
+	mustBeClean(t, "--data", dir)
 }
 
 // dam is a way to a server that stops to let anything through once so much has come from there.

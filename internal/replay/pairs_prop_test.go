@@ -23,7 +23,7 @@ var someAccounts = []string{"anna", "bob", "carol", "dave"}
 func drawTape(t *rapid.T) *tape {
 	tape := newTape(rapid.IntRange(1, 2).Draw(t, "partitions"), time.Date(2026, 1, 20, 0, 0, 0, 0, time.UTC))
 	tape.batch = rapid.IntRange(1, 9).Draw(t, "batch")
-	for range rapid.IntRange(0, 120).Draw(t, "steps") {
+	for range rapid.IntRange(0, 80).Draw(t, "steps") {
 		tape.now = tape.now.Add(time.Duration(rapid.IntRange(0, 72).Draw(t, "hours")) * time.Hour)
 		account := rapid.SampledFrom(someAccounts).Draw(t, "account")
 		at := tape.now
