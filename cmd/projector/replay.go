@@ -17,7 +17,7 @@ import (
 
 type replayCmd struct {
 	Month   events.Month `placeholder:"YYYY-MM" help:"Replay what belongs to this month, in which captures counted, not the one in which they were asked for."`
-	Account string       `placeholder:"NAME" help:"Replay this account only. Nothing of another is read."`
+	Account string       `placeholder:"NAME" help:"Replay this account only. Little of any other is read."`
 	From    bound        `placeholder:"WHEN" help:"Begin here, inclusive: a position (0-17) of the one partition that is then replayed, or the time of the request (2026-10-05, the day in UTC, or 2026-10-05T08:00:00Z)."`
 	Until   bound        `placeholder:"WHEN" help:"End here, inclusive: a position, or the time of the request. Clocks may be behind, so what was asked up to a time is looked for up to the end of the ledger, or of --month."`
 	Format  string       `default:"table" enum:"table,csv,jsonl,json" help:"table for people; csv; jsonl, an object a line with request and decision as CloudEvents; or json, an array of these (default: ${default})."`

@@ -26,14 +26,22 @@ type Day struct {
 	Captured, Duplicated, Rejected int64
 }
 
-// AccountMonth adds up what belongs to a month of an account, given the stretch in which that lies, and follows the
-// account's chain through the stretch. It reads the messages of the account there and no other; undecided requests do not
-// count.
+// AccountMonth adds up a month as Partition.AccountMonth does, of what is there when it begins.
 func (s Source) AccountMonth(ctx context.Context, account string, month events.Month, after, last uint64) (Month, error) {
-	partition := events.PartitionOf(account, s.Partitions)
+	p, err := s.Partition(ctx, events.PartitionOf(account, s.Partitions))
+	if err != nil {
+		return Month{}, err
+	}
+	return p.AccountMonth(ctx, account, month, after, last)
+}
+
+// AccountMonth adds up what belongs to a month of an account of the partition, given a stretch in which that lies, and
+// follows the account's chain through the stretch. It reads the messages of the account there and no other; undecided
+// requests do not count.
+func (p *Partition) AccountMonth(ctx context.Context, account string, month events.Month, after, last uint64) (Month, error) {
 	sum := newSummary(month)
 	sum.chain.begun = after == 0 // the first decision of an account follows from nothing
-	for pair, err := range s.Pairs(ctx, partition, account, after, last) {
+	for pair, err := range p.Pairs(ctx, account, after, last) {
 		if err != nil {
 			return Month{}, err
 		}

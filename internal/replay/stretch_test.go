@@ -259,3 +259,36 @@ func TestAccountMonthAddsUpItsPairs(t *testing.T) {
 		t.Errorf("of a month without requests: %+v, %v", got, err)
 	}
 }
+
+// TestAPartitionStaysAsItWas has a month closed and an account erased while a partition is read.
+func TestAPartitionStaysAsItWas(t *testing.T) {
+	t.Parallel()
+	tape := newTape(1, time.Date(2026, 1, 20, 0, 0, 0, 0, time.UTC))
+	for _, account := range []string{"anna", "bob"} {
+		tape.ask(account, tape.now, &events.AccountOpenRequested{Plan: "free", Limit: 9})
+	}
+	tape.decide()
+	tape.ask("anna", tape.now, captureOf(1, tape.now))
+	tape.now = tape.now.AddDate(0, 1, 0)
+	p, err := tape.source().Partition(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := tape.all(0)
+
+	tape.close("2026-01")
+	tape.ask("bob", tape.now.AddDate(0, -1, 0), &events.PlanChangeRequested{Plan: "pro", Limit: 10})
+	tape.decide()
+	mustBeSame(t, "after a month was closed", collect(t, p.Pairs(t.Context(), "", 0, 1000)), before)
+	if after, last, err := p.Month(t.Context(), "2026-01"); err != nil || after != 0 || last != 3 {
+		t.Errorf("January lies after %d up to %d, %v", after, last, err)
+	}
+
+	erased := tape.ask("anna", tape.now, &events.AccountEraseRequested{})
+	tape.decide()
+	ofBob := filter(before, func(p *replay.Pair) bool { return p.Request.Account == "bob" })
+	for _, removed := range []int{1, 100} {
+		tape.remove("anna", erased, removed)
+		mustBeSame(t, "while an account is erased", collect(t, p.Pairs(t.Context(), "", 0, 1000)), ofBob)
+	}
+}
