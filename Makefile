@@ -2,16 +2,20 @@ SHELL := /bin/bash
 GO ?= go
 KILLS ?= 20
 FUZZTIME ?= 60s
+DIR ?= ./demo-months
 
 .DEFAULT_GOAL := help
 
-.PHONY: help run build test test-kills fuzz bench lint test-tools clean
+.PHONY: help run demo-months build test test-kills fuzz bench lint test-tools clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
 
 run: build ## Build and start the service, everything in one process; data lies in ./data
 	@exec bin/api
+
+demo-months: build ## Build a ledger of three archived months to play with, in DIR (./demo-months)
+	@$(GO) run ./demo $(DIR)
 
 build: ## Build bin/api and bin/projector
 	$(GO) build -o bin/ ./cmd/...

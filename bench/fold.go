@@ -28,6 +28,11 @@ func (s *suite) ledgerRows() []row {
 			goal: goal{leastRatio: 0.5}, measure: s.redecide, baseline: s.rawReads,
 			against: "reading both streams in order with the client library alone, side by side, decoding nothing",
 		},
+		{
+			name: "replay", what: fmt.Sprintf("replay of %d pairs of request and decision", s.size.decisions), unit: "/s",
+			goal: goal{leastRatio: 0.5}, measure: s.replay, baseline: s.rawReads,
+			against: "the same",
+		},
 	}
 }
 

@@ -16,6 +16,7 @@ type flags struct {
 	Run     runCmd    `cmd:"" help:"Decide the requests of a ledger on an external NATS server, and fold them, until stopped."`
 	Init    initCmd   `cmd:"" help:"Create the ledger on an external NATS server."`
 	Status  statusCmd `cmd:"" help:"Print how far each partition is recorded, decided and folded."`
+	Replay  replayCmd `cmd:"" help:"Print the requests and decisions of a month, an account or a stretch, paired, in the order of their positions. Decides nothing and changes nothing."`
 	Audit   auditCmd  `cmd:"" help:"Decide every request again, and compare decisions, counts, hash chain and the rows of the projection with what is there. Exits with 0 where nothing differs, 3 where something does, 1 after a failure."`
 	Account struct {
 		Open accountOpenCmd `cmd:"" help:"Open an account."`

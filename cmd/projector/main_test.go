@@ -25,7 +25,7 @@ var (
 	build    = sync.OnceValues(func() (string, error) {
 		// A separator at the end makes it a directory: each program keeps its own name.
 		cmd := exec.Command("go", "build", "-o", programs+string(filepath.Separator),
-			"jobtally/cmd/api", "jobtally/cmd/projector", "github.com/nats-io/nats-server/v2")
+			"jobtally/cmd/api", "jobtally/cmd/projector", "jobtally/demo", "github.com/nats-io/nats-server/v2")
 		output, err := cmd.CombinedOutput()
 		return string(output), err
 	})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"jobtally/internal/ledger"
+	"jobtally/internal/node"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write testdata/*.txt as the programs behave now")
@@ -21,9 +25,11 @@ var rewrite = flag.Bool("rewrite", false, "write testdata/*.txt as the programs 
 //	# a remark
 //	$ projector status     a command, what it prints, and [exit N] unless that is 0
 //	& projector run        a program that goes on running
+//	& node DIR TIME        a node on a data directory, whose clock stands still
 //	^C                     Ctrl-C for it; then what it logged
 //
-// $NATS is a server without a ledger, $DIR an empty directory, $TOKEN_ID the id of the last token issued.
+// $NATS is a server without a ledger, $DIR an empty directory, $TOKEN_ID the id of the last token issued, $NODE the server
+// of the node.
 func TestTranscripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -78,6 +84,8 @@ type terminal struct {
 	nats, dir string
 	tokenID   string
 	running   *process
+	node      *node.Node
+	nodeURL   string
 	screen    strings.Builder
 }
 
@@ -97,9 +105,17 @@ func (s *terminal) line(line string) {
 	case strings.HasPrefix(line, "& "):
 		fmt.Fprintln(&s.screen, line)
 		command := strings.Fields(s.expand(line[2:]))
+		if command[0] == "node" {
+			s.startNode(command[1], command[2])
+			break
+		}
 		s.running = spawn(s.t, command[0], command[1:]...)
 		s.running.await(s.t, "msg=(deciding|listening)")
 		fmt.Fprintln(&s.screen)
+	case line == "^C" && s.node != nil:
+		fmt.Fprintln(&s.screen, line)
+		fmt.Fprintln(&s.screen)
+		s.stopNode()
 	case line == "^C":
 		fmt.Fprintln(&s.screen, line)
 		s.running.interrupt(s.t)
@@ -108,8 +124,36 @@ func (s *terminal) line(line string) {
 	}
 }
 
+// startNode starts a node in this process, as no program has a clock that can be set.
+func (s *terminal) startNode(dir, clock string) {
+	now, err := time.Parse(time.RFC3339, clock)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.node, err = node.Start(within(s.t), node.Config{
+		Dir: dir, Decides: true, Now: func() time.Time { return now }, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(s.stopNode)
+	if s.nodeURL, err = ledger.EmbeddedURL(dir); err != nil {
+		s.t.Fatal(err)
+	}
+	fmt.Fprintln(&s.screen)
+}
+
+func (s *terminal) stopNode() {
+	if s.node != nil {
+		if err := s.node.Close(); err != nil {
+			s.t.Error(err)
+		}
+		s.node = nil
+	}
+}
+
 func (s *terminal) expand(line string) string {
-	return strings.NewReplacer("$NATS", s.nats, "$DIR", s.dir, "$TOKEN_ID", s.tokenID).Replace(line)
+	return strings.NewReplacer("$NATS", s.nats, "$DIR", s.dir, "$TOKEN_ID", s.tokenID, "$NODE", s.nodeURL).Replace(line)
 }
 
 // settled runs a command, and a status again until everything is folded: an operator hears of a decision when it is

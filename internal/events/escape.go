@@ -33,8 +33,17 @@ var errEscape = errors.New("not percent-encoded UTF-8")
 
 // unescape reads what escape writes. Like any decoder of the binding it refuses what is not UTF-8.
 func unescape(s string) (string, error) {
+	s, err := unescapeBytes(s)
+	if err != nil {
+		return "", err
+	}
+	return validUTF8(s)
+}
+
+// unescapeBytes reads what escape writes, of whatever bytes.
+func unescapeBytes(s string) (string, error) {
 	if !strings.Contains(s, "%") {
-		return validUTF8(s)
+		return s, nil
 	}
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
@@ -52,7 +61,7 @@ func unescape(s string) (string, error) {
 		b.WriteByte(byte(high<<4 | low))
 		i += 2
 	}
-	return validUTF8(b.String())
+	return b.String(), nil
 }
 
 func validUTF8(s string) (string, error) {

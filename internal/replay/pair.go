@@ -2,8 +2,10 @@ package replay
 
 import (
 	"context"
+	"fmt"
 	"iter"
 
+	"jobtally/internal/capture"
 	"jobtally/internal/events"
 )
 
@@ -12,11 +14,10 @@ type Pair struct {
 	Position events.Position
 	Month    events.Month // that it belongs to; empty where there is no decision
 
-	// Asked and Decided are the messages, and void where there is none: a request that is undecided has no decision yet,
-	// what was erased with its account has neither.
+	// Asked and Decided are the messages. That of a decision is void where there is none.
 	Asked, Decided events.Message
 
-	// Request and Decision are what they say. The body of a void is *events.Erased.
+	// Request and Decision are what they say. The body of a void is *events.Erased, that of a request of an unknown type nil.
 	Request  events.Request
 	Decision events.Decision
 }
@@ -24,25 +25,25 @@ type Pair struct {
 // Undecided says whether the pair lacks its decision.
 func (p *Pair) Undecided() bool { return p.Decided.Void() }
 
-// Pairs yields the pairs of a partition after one sequence and up to another, in order: those of one account, or all
-// where account is empty. Numbers to which there is neither request nor decision are left out. A request of a type that
-// is not known has no body; any other that cannot be read, and a decision that cannot, is the error, which ends it.
-func (s Source) Pairs(ctx context.Context, partition int, account string, after, last uint64) iter.Seq2[Pair, error] {
+// Pairs yields the pairs after one sequence and up to another, in order: those of one account, or all where account is
+// empty. What was erased is left out. A request of a type that is not known has no body; any other that cannot be read, and
+// a decision that cannot, is the error, which ends it. The error is ErrGap where a message is missing that no erasure
+// explains.
+func (p *Partition) Pairs(ctx context.Context, account string, after, last uint64) iter.Seq2[Pair, error] {
 	return func(yield func(Pair, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		archives, err := s.Archives(ctx, partition)
-		if err != nil {
-			yield(Pair{}, err)
-			return
-		}
-		m := merge{partition: partition, partitions: s.Partitions, archives: archives}
-		requests := s.read(ctx, events.Requests, partition, account, after, last)
+		last := min(last, p.Heads.Requests)
+		requests := p.read(ctx, events.Requests, account, after, last)
 		defer requests.stop()
-		decisions := s.read(ctx, events.Decisions, partition, account, after, last)
+		decisions := p.read(ctx, events.Decisions, account, after, min(last, p.Heads.Decisions))
 		defer decisions.stop()
+		m := merge{Partition: *p, due: after}
 		for {
-			pair, more, err := m.next(requests, decisions)
+			pair, more, err := m.next(ctx, requests, decisions)
+			if err == nil && !more && account == "" {
+				err = m.gap(ctx, last)
+			}
 			if err != nil {
 				yield(Pair{}, err)
 				return
@@ -54,28 +55,37 @@ func (s Source) Pairs(ctx context.Context, partition int, account string, after,
 	}
 }
 
-// merge puts requests and decisions together.
+// merge puts requests and decisions together. It learns of erasures that are newer than the partition that it was told of.
 type merge struct {
-	partition, partitions int
-	archives              []Archive
+	Partition
+	due     uint64 // the last sequence that was due
+	missing int64  // numbers so far without any message
 }
 
-// next takes the next pair from the two. There is no more when both are at their end.
-func (m *merge) next(requests, decisions *reader) (pair Pair, more bool, err error) {
-	asked, err := requests.peek()
-	if err != nil {
-		return pair, false, err
+// next takes the next pair from the two that is not erased. There is no more when both are at their end.
+func (m *merge) next(ctx context.Context, requests, decisions *reader) (pair Pair, more bool, err error) {
+	for {
+		asked, err := requests.peek()
+		if err != nil {
+			return pair, false, err
+		}
+		decided, err := decisions.peek()
+		if err != nil || asked == nil && decided == nil {
+			return pair, false, err
+		}
+		sequence := first(asked, decided)
+		m.missing, m.due = m.missing+int64(sequence-m.due-1), sequence
+		pair = Pair{
+			Position: events.Position{Partition: m.Number, Sequence: sequence},
+			Asked:    requests.takeIf(sequence), Decided: decisions.takeIf(sequence),
+		}
+		if err := m.decode(&pair); err != nil {
+			return pair, false, err
+		}
+		if erased, err := m.erased(ctx, &pair); !erased {
+			return pair, err == nil, err
+		}
 	}
-	decided, err := decisions.peek()
-	if err != nil || asked == nil && decided == nil {
-		return pair, false, err
-	}
-	sequence := first(asked, decided)
-	pair = Pair{
-		Position: events.Position{Partition: m.partition, Sequence: sequence},
-		Asked:    requests.takeIf(sequence), Decided: decisions.takeIf(sequence),
-	}
-	return pair, true, m.decode(&pair)
 }
 
 func first(asked, decided *events.Message) uint64 {
@@ -89,58 +99,99 @@ func first(asked, decided *events.Message) uint64 {
 }
 
 func (m *merge) decode(p *Pair) (err error) {
-	if p.Request, err = events.DecodeRequest(p.Asked, m.partition, m.partitions); err != nil {
+	if p.Request, err = events.DecodeRequest(p.Asked, m.Number, m.source.Partitions); err != nil {
 		p.Request.Body = nil // a newer version asked: what it says is for that one to know
 	}
-	if p.Decision, err = events.DecodeDecision(p.Decided, m.partition); err != nil {
+	if p.Decision, err = events.DecodeDecision(p.Decided, m.Number); err != nil {
 		return err
 	}
 	if !p.Undecided() {
-		p.Month = monthOf(&p.Decision, m.archives)
+		p.Month = m.monthOf(&p.Decision)
 	}
 	return nil
 }
 
-// reader is one of the two streams.
-type reader struct {
-	ctx   context.Context
-	pull  func() ([]events.Message, error, bool)
-	stop  func()
-	batch []events.Message
-	ended bool
+// erased says whether a pair is to be left out: its account was erased, and its messages are removed one after another.
+// One that lacks a message for another reason is the error.
+func (m *merge) erased(ctx context.Context, p *Pair) (bool, error) {
+	if p.Asked.Remains() || p.Decided.Remains() {
+		return false, m.whole(p)
+	}
+	if m.isErased(p.account(), p.Position.Sequence) {
+		return true, nil
+	}
+	lacks := m.whole(p)
+	if lacks == nil {
+		return false, nil
+	}
+	if err := m.renew(ctx); err != nil {
+		return false, err
+	}
+	if m.isErased(p.account(), p.Position.Sequence) {
+		return true, nil
+	}
+	return false, lacks
 }
 
-func (s Source) read(ctx context.Context, stream events.Stream, partition int, account string, after, last uint64) *reader {
-	var subjects []string
-	if account != "" {
-		subjects = stream.SubjectsOf(account, partition)
+// whole returns ErrGap for a pair that lacks a message which was there.
+func (m *merge) whole(p *Pair) error {
+	switch {
+	case p.Asked.Void():
+		return fmt.Errorf("%w: request %s is missing: see `projector audit`", events.ErrGap, p.Position)
+	case p.Decided.Void() && p.Position.Sequence <= m.Heads.Decisions:
+		return fmt.Errorf("%w: decision %s is missing: see `projector audit`", events.ErrGap, p.Position)
 	}
-	r := &reader{ctx: ctx}
-	r.pull, r.stop = iter.Pull2(s.ReadTo(ctx, stream, partition, subjects, after, last))
-	return r
+	return nil
 }
 
-// peek returns the next message without taking it, and nil at the end.
-func (r *reader) peek() (m *events.Message, err error) {
-	for len(r.batch) == 0 && !r.ended {
-		batch, err, ok := r.pull()
-		if err != nil {
-			return nil, err
-		}
-		r.batch, r.ended = batch, !ok
+func (p *Pair) account() string {
+	if p.Asked.Void() {
+		return p.Decision.Account
 	}
-	if len(r.batch) == 0 {
-		return nil, r.ctx.Err()
-	}
-	return &r.batch[0], nil
+	return p.Request.Account
 }
 
-// takeIf takes the next message if it has that sequence, or else a void of it.
-func (r *reader) takeIf(sequence uint64) events.Message {
-	if len(r.batch) == 0 || r.batch[0].Sequence != sequence {
-		return events.Message{Sequence: sequence}
+// gap returns ErrGap when more numbers are missing up to the last than erasures explain.
+func (m *merge) gap(ctx context.Context, last uint64) error {
+	m.missing += int64(last - min(m.due, last))
+	if m.missing <= m.erasable() {
+		return nil
 	}
-	m := r.batch[0]
-	r.batch = r.batch[1:]
-	return m
+	if err := m.renew(ctx); err != nil {
+		return err
+	}
+	if unexplained := m.missing - m.erasable(); unexplained > 0 {
+		return fmt.Errorf("%w: %d requests of partition %d are missing, with their decisions: see `projector audit`",
+			events.ErrGap, unexplained, m.Number)
+	}
+	return nil
+}
+
+func (m *merge) erasable() (n int64) {
+	for _, e := range m.Erasures {
+		n += e.Requests
+	}
+	return n
+}
+
+// renew takes in the erasures that were decided since.
+func (m *merge) renew(ctx context.Context) error {
+	heads, err := m.source.Heads(ctx, m.Number)
+	if err != nil {
+		return err
+	}
+	m.Erasures, err = m.source.erasures(ctx, m.Number, heads.Decisions)
+	return err
+}
+
+// OwnMonth returns the month that an undecided pair would belong to if it were decided now.
+func (p *Partition) OwnMonth(pair *Pair) events.Month {
+	month := events.MonthOf(pair.Request.Time)
+	if asked, ok := pair.Request.Body.(*events.JobCaptureRequested); ok {
+		month = asked.Month
+	}
+	if len(p.Archives) == 0 {
+		return month
+	}
+	return capture.CountsIn(month, p.last().Month)
 }

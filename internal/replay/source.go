@@ -4,11 +4,8 @@ package replay
 
 import (
 	"context"
-	"fmt"
 	"iter"
-	"sort"
 
-	"jobtally/internal/capture"
 	"jobtally/internal/events"
 )
 
@@ -23,44 +20,23 @@ type Source struct {
 	ReadTo func(ctx context.Context, stream events.Stream, partition int, subjects []string, after, last uint64) iter.Seq2[[]events.Message, error]
 }
 
-// Archive is an archived month of a partition.
-type Archive struct {
-	events.MonthArchived
-	Position events.Position // of the decision that archived it
-	Link     events.Digest   // its digest: the link of the chain of months
-}
-
 // Archives returns the archived months of a partition, in order. It reads these decisions and no other.
-func (s Source) Archives(ctx context.Context, partition int) (archives []Archive, err error) {
+func (s Source) Archives(ctx context.Context, partition int) ([]Archive, error) {
 	heads, err := s.Heads(ctx, partition)
 	if err != nil {
 		return nil, err
 	}
-	subjects := []string{events.ArchivesSubject(partition)}
-	for batch, err := range s.ReadTo(ctx, events.Decisions, partition, subjects, 0, heads.Decisions) {
-		if err != nil {
-			return nil, err
-		}
-		for _, m := range batch {
-			d, err := events.DecodeDecision(m, partition)
-			if err != nil {
-				return nil, err
-			}
-			archived, ok := d.Body.(*events.MonthArchived)
-			if !ok {
-				return nil, fmt.Errorf("decision %s stands under the subject of an archived month, and is none", d.Position)
-			}
-			archives = append(archives, Archive{MonthArchived: *archived, Position: d.Position, Link: d.Digest})
-		}
-	}
-	return archives, nil
+	return s.archives(ctx, partition, heads.Decisions)
 }
 
-// monthOf returns the month that a decision belongs to, given all archived months of its partition.
-func monthOf(d *events.Decision, archives []Archive) events.Month {
-	before := sort.Search(len(archives), func(i int) bool { return archives[i].Position.Sequence >= d.Position.Sequence })
-	if before == 0 {
-		return capture.MonthOf(d, "")
+// Pairs yields the pairs of a partition as Partition.Pairs does, of what is there when it begins.
+func (s Source) Pairs(ctx context.Context, partition int, account string, after, last uint64) iter.Seq2[Pair, error] {
+	return func(yield func(Pair, error) bool) {
+		p, err := s.Partition(ctx, partition)
+		if err != nil {
+			yield(Pair{}, err)
+			return
+		}
+		p.Pairs(ctx, account, after, last)(yield)
 	}
-	return capture.MonthOf(d, archives[before-1].Month)
 }
