@@ -187,7 +187,7 @@ var (
 	digest   = regexp.MustCompile(`\b[0-9a-f]{8}\b`)
 	age      = regexp.MustCompile(`\(\d[^)]*s\) *`)
 	size     = regexp.MustCompile(`: \d[0-9.]* [KMG]?i?B`)
-	stamp    = regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]+Z`)
+	stamp    = regexp.MustCompile(`^(\{"time":")[^"]+`) // of a look, as JSON
 	measured = regexp.MustCompile(`("[a-z]+_(?:bytes|seconds|version)":)[0-9.e+-]+`)
 	link     = regexp.MustCompile(`[0-9a-f]{64}`)
 	seconds  = regexp.MustCompile(`( in |"seconds":)[0-9.e-]+`)
@@ -206,7 +206,7 @@ func (s *terminal) print(output string) {
 	})
 	output = size.ReplaceAllString(output, ": <size>")
 	output = measured.ReplaceAllString(output, "$1<n>")
-	output = stamp.ReplaceAllString(output, "<time>")
+	output = stamp.ReplaceAllString(output, "$1<time>")
 	output = link.ReplaceAllString(output, "<digest>")
 	output = seconds.ReplaceAllString(output, "$1<seconds>")
 	output = logTime.ReplaceAllString(output, "time=<time>")
