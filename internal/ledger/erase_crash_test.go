@@ -91,6 +91,50 @@ func TestSyncWhileBlocksAreRemoved(t *testing.T) {
 	}
 }
 
+// What the server compacts it does not sync. It must not take the place of what is synced.
+func TestSyncDuringAnErasureIsOfAllBlocks(t *testing.T) {
+	t.Parallel()
+	s := newSyncer(t.TempDir())
+	write := func(number int) {
+		t.Helper()
+		anew := s.path(number) + ".tmp"
+		if err := os.WriteFile(anew, []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(anew, s.path(number)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var order []string
+	s.fsync = func(f *os.File) error {
+		order = append(order, filepath.Base(f.Name()))
+		return nil
+	}
+	write(1)
+	write(2)
+	if err := s.sync(1); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.beginErasing(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.sync(2); err != nil {
+		t.Fatal(err)
+	}
+	order = nil
+	write(1)
+	write(4)
+	if err := s.sync(3); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := strings.Join(order, " "), "1.blk 2.blk 4.blk "+filepath.Base(s.dir); got != want {
+		t.Fatalf("synced %s, want %s", got, want)
+	}
+	if err := s.endErasing(); err != nil || s.erasures.Load() != 0 {
+		t.Fatal(err)
+	}
+}
+
 const eraseEnv = "JOBTALLY_TEST_ERASE"
 
 var killedAccounts = repeat(50, "anna", "bob")
@@ -162,16 +206,17 @@ func TestEraseOnAFullDisk(t *testing.T) {
 	}
 	dir := t.TempDir()
 	l, e := openEmbedded(t, dir)
-	accounts := repeat(10, "anna", "bob")
-	record(t, l, 200<<10, accounts...)
-	at := decideErasure(t, l, "anna", 10)
+	// Nine are a block, so that what is noted goes into the next one. The server does not compact it for three.
+	accounts := append(repeat(3, "anna", "bob", "bob"), "bob")
+	record(t, l, 900<<10, accounts...)
+	at := decideErasure(t, l, "anna", 3)
 	var whole syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &whole); err != nil {
 		t.Fatal(err)
 	}
 	signal.Ignore(syscall.SIGXFSZ)
 	_, err := l.Erase(within(t), "anna", at, func(removed, _ int) {
-		if removed == 3 {
+		if removed == 5 { // the last of the requests is left
 			limit(t, syscall.Rlimit{Cur: room, Max: whole.Max}) // a block is larger
 		}
 	})

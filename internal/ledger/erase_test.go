@@ -1,10 +1,8 @@
 package ledger
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,127 +17,6 @@ import (
 
 	"jobtally/internal/events"
 )
-
-// nothing hears of the progress.
-func nothing(int, int) {}
-
-// secret is in the request and in the decision of an account under a number.
-func secret(account string, n uint64) string { return fmt.Sprintf("secret-%s-%d-", account, n) }
-
-// record appends a request of each account in order, each of so many bytes, and the decisions on them.
-func record(t *testing.T, l *Ledger, size int, accounts ...string) {
-	t.Helper()
-	before := heads(t, l)
-	asked := make([]outcome, len(accounts))
-	decisions := make([]events.Message, len(accounts))
-	ctx := within(t)
-	for i, account := range accounts {
-		n := before.Requests + uint64(i) + 1
-		r := request(secret(account, n) + strings.Repeat("x", 8))
-		r.Account = account
-		r.Body.(*events.JobCaptureRequested).Job.Description = strings.Repeat("x", size)
-		at, err := l.Append(ctx, r)
-		asked[i] = outcome{r.ID, at, err}
-		if err != nil || at.Sequence != n {
-			t.Fatalf("request %d has position %s: %v", n, at, err)
-		}
-		decisions[i] = events.Message{
-			Subject: "jobs.0." + account + ".captured", Data: []byte(secret(account, n) + strings.Repeat("x", size)),
-		}
-	}
-	if err := l.AppendDecisions(ctx, 0, before.Decisions, decisions); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// decideErasure appends the request that erases an account and its decision, and returns their number.
-func decideErasure(t *testing.T, l *Ledger, account string, requests int) uint64 {
-	t.Helper()
-	r := request("erase-" + account + fmt.Sprint(requests))
-	r.Account, r.Body = account, &events.AccountEraseRequested{}
-	at := must[events.Position](t)(l.Append(within(t), r))
-	d := events.Decision{
-		Position: at, Account: account, RequestID: r.ID, Time: r.Time, Body: &events.AccountErased{Requests: int64(requests)},
-	}
-	d.Seal(events.Digest{})
-	if err := l.AppendDecisions(within(t), 0, at.Sequence-1, []events.Message{d.Message()}); err != nil {
-		t.Fatal(err)
-	}
-	return at.Sequence
-}
-
-func repeat(n int, accounts ...string) []string { return slices.Repeat(accounts, n) }
-
-// finds returns the files below a directory in which a text stands, as it is or compressed.
-func finds(t *testing.T, dir, text string) (files []string) {
-	t.Helper()
-	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return err
-		}
-		content, err := os.ReadFile(path)
-		if bytes.Contains(content, []byte(text)) {
-			files = append(files, path)
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return files
-}
-
-func wantNothingLeft(t *testing.T, dir, account string) {
-	t.Helper()
-	if files := finds(t, dir, "secret-"+account); len(files) > 0 {
-		t.Fatalf("what %s had is still in %v", account, files)
-	}
-}
-
-// wantErased reads both streams up to a number, and wants voids under the numbers of an account, and nobody else's.
-func wantErased(t *testing.T, l *Ledger, account string, accounts []string) {
-	t.Helper()
-	for _, stream := range []events.Stream{events.Requests, events.Decisions} {
-		messages := read(t, l, stream, 0, uint64(len(accounts)))[:len(accounts)]
-		wantSequences(t, messages, 1, uint64(len(accounts)))
-		for i, m := range messages {
-			if m.Void() != (accounts[i] == account) {
-				t.Fatalf("%s: message %d of %s: void %v", stream, m.Sequence, accounts[i], m.Void())
-			}
-			if want := secret(accounts[i], m.Sequence); !m.Void() && !bytes.Contains(m.Data, []byte(want)) {
-				t.Fatalf("%s: message %d has not %s", stream, m.Sequence, want)
-			}
-		}
-	}
-}
-
-// wantNoHalves reads both streams up to a number, and wants none of an account's messages after the first void of it.
-func wantNoHalves(t *testing.T, l *Ledger, account string, accounts []string) {
-	t.Helper()
-	for _, stream := range []events.Stream{events.Requests, events.Decisions} {
-		messages := read(t, l, stream, 0, uint64(len(accounts)))[:len(accounts)]
-		wantSequences(t, messages, 1, uint64(len(accounts)))
-		voids := 0
-		for i, m := range messages {
-			if m.Void() {
-				voids++
-			}
-			if mine := accounts[i] == account; m.Void() && !mine || mine && voids > 0 && !m.Void() {
-				t.Fatalf("%s: message %d of %s, after %d voids: void %v", stream, m.Sequence, accounts[i], voids, m.Void())
-			}
-		}
-	}
-}
-
-// copyStore copies the files of a server that runs, as they would be found after it was killed, into a new directory.
-func copyStore(t *testing.T, dir string) string {
-	t.Helper()
-	to := t.TempDir()
-	if err := os.CopyFS(filepath.Join(to, "jetstream"), os.DirFS(filepath.Join(dir, "jetstream"))); err != nil {
-		t.Fatal(err)
-	}
-	return to
-}
 
 func TestEraseLeavesNothingInTheFiles(t *testing.T) {
 	t.Parallel()
