@@ -110,7 +110,7 @@ func TestPreflight(t *testing.T) {
 	n.send(t, "OPTIONS", "/nothing", "", ask...).wantsProblem(t, codeNotFound)
 
 	n.send(t, "GET", "/api/jobs/quota", "", "Origin: https://a.example").wantsHeader(t, "Access-Control-Allow-Origin: *",
-		"Access-Control-Expose-Headers: ETag, Location, Ledger-Position, RateLimit, RateLimit-Policy, Retry-After, "+
+		"Access-Control-Expose-Headers: ETag, Link, Location, Ledger-Position, RateLimit, RateLimit-Policy, Retry-After, "+
 			"Idempotent-Replayed, Preference-Applied, Idempotency-Key, X-Request-Id")
 }
 
