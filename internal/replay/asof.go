@@ -24,7 +24,7 @@ type MonthAsOf struct {
 // What is missing or does not follow is no error but Broken. The error is ErrNotFound when the account was erased after the
 // position, and ErrUnavailable while the ledger is behind it.
 func (s Source) MonthAsOf(ctx context.Context, account string, month events.Month, first uint64, at events.Position) (sum MonthAsOf, err error) {
-	p, err := s.Partition(ctx, at.Partition)
+	p, err := s.counting(account, &sum.Messages).Partition(ctx, at.Partition)
 	if err != nil {
 		return sum, err
 	}
@@ -35,7 +35,7 @@ func (s Source) MonthAsOf(ctx context.Context, account string, month events.Mont
 		return sum, err
 	}
 	sum.Last = min(sum.Last, at.Sequence)
-	sum.Month, err = s.counting(account, &sum.Messages).AccountMonth(ctx, account, month, sum.After, sum.Last)
+	sum.Month, err = p.AccountMonth(ctx, account, month, sum.After, sum.Last)
 	if errors.Is(err, events.ErrGap) {
 		sum.Broken, err = err, nil
 	}
