@@ -92,12 +92,13 @@ func TestLimitOfAMonthThatAClockBehindCounted(t *testing.T) {
 	t.Parallel()
 	var a asked
 	a.ask(in("2026-07"), "demo", "open", openWith(5))
-	a.ask(in("2026-07"), "demo", "plan", &events.PlanChangeRequested{Plan: "more", Limit: 7})
+	a.ask(in("2026-08"), "demo", "plan", &events.PlanChangeRequested{Plan: "more", Limit: 7})
 	a.capture(in("2026-06"), "demo", "https://example.com/1")
 	db, _ := a.folded(t)
 	for current, want := range map[events.Month]string{
 		"2026-06": "2026-06 since 2026-06: 1 of 7, 0/0/0",
-		"2026-07": "2026-07 since 2026-06: 0 of 7, 0/0/0, 2026-06 since 2026-06: 1 of 7, 0/0/0",
+		"2026-07": "2026-07 since 2026-06: 0 of 7, 0/0/0, 2026-06 since 2026-06: 1 of 5, 0/0/0",
+		"2026-08": "2026-08 since 2026-06: 0 of 7, 0/0/0, 2026-07 since 2026-06: 0 of 5, 0/0/0, 2026-06 since 2026-06: 1 of 5, 0/0/0",
 	} {
 		if got := pages(t, db, "demo", current, 10); strings.Join(got, ", ") != want {
 			t.Errorf("in %s the months are %q, want %s", current, got, want)
