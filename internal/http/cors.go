@@ -15,7 +15,7 @@ var (
 		"Authorization", "Content-Type", "Idempotency-Key", "Prefer", "If-None-Match", "Ledger-Position", "X-Request-Id",
 	}, ", ")}
 	exposedHeaders = []string{strings.Join([]string{
-		"ETag", "Location", "Ledger-Position", "RateLimit", "RateLimit-Policy", "Retry-After", "Idempotent-Replayed",
+		"ETag", "Link", "Location", "Ledger-Position", "RateLimit", "RateLimit-Policy", "Retry-After", "Idempotent-Replayed",
 		"Preference-Applied", "Idempotency-Key", "X-Request-Id",
 	}, ", ")}
 )

@@ -164,13 +164,18 @@ func (d *jobDecoder) complete() (canonicalURL string) {
 	return canonicalURL
 }
 
-// wrong notes an error. A name that no field has may be of any length: its beginning is enough.
+// wrong notes an error.
 func (d *jobDecoder) wrong(name, detail string) {
+	d.errors = append(d.errors, fieldError{Field: cut(name), Detail: detail})
+}
+
+// cut returns the beginning of a name that a client made up, which may be of any length.
+func cut(name string) string {
 	const enough = 64
 	if characters := []rune(name); len(characters) > enough {
-		name = string(characters[:enough]) + "…"
+		return string(characters[:enough]) + "…"
 	}
-	d.errors = append(d.errors, fieldError{Field: name, Detail: detail})
+	return name
 }
 
 // notJSON returns the problem of a body with a syntax error.

@@ -110,7 +110,7 @@ func TestPreflight(t *testing.T) {
 	n.send(t, "OPTIONS", "/nothing", "", ask...).wantsProblem(t, codeNotFound)
 
 	n.send(t, "GET", "/api/jobs/quota", "", "Origin: https://a.example").wantsHeader(t, "Access-Control-Allow-Origin: *",
-		"Access-Control-Expose-Headers: ETag, Location, Ledger-Position, RateLimit, RateLimit-Policy, Retry-After, "+
+		"Access-Control-Expose-Headers: ETag, Link, Location, Ledger-Position, RateLimit, RateLimit-Policy, Retry-After, "+
 			"Idempotent-Replayed, Preference-Applied, Idempotency-Key, X-Request-Id")
 }
 
@@ -244,7 +244,8 @@ func TestHealth(t *testing.T) {
 func TestNothingIsAnsweredBeforeTheNodeHasCaughtUp(t *testing.T) {
 	n := newNode(t)
 	n.CaughtUp = func() bool { return false }
-	for _, call := range []string{"GET /api/jobs/quota", "POST /api/jobs", "GET /api/jobs/captures/0-1", "GET /api/jobs/job_1"} {
+	for _, call := range []string{"GET /api/jobs/quota", "POST /api/jobs", "GET /api/jobs/captures/0-1", "GET /api/jobs/job_1",
+		"GET /api/jobs/quota/history", "GET /api/jobs/quota/history/2024-01"} {
 		method, path, _ := strings.Cut(call, " ")
 		x := n.send(t, method, path, gopher)
 		x.wantsProblem(t, codeNotReady)

@@ -34,6 +34,15 @@ type Backend struct {
 	Requester func(context.Context, events.Position) (account string, err error)
 	// Quota returns an account's count in a month, or events.ErrNotFound when there is no such account.
 	Quota func(ctx context.Context, account string, month events.Month) (capture.Quota, error)
+	// Month returns a month of an account, or events.ErrNotFound when there is no such account. From the current month on
+	// its limit is the one of now.
+	Month func(ctx context.Context, account string, month, current events.Month) (capture.AccountMonth, error)
+	// Months returns up to limit months of an account before one, the latest first and without their days: the current
+	// one, and those before it that have requests. It returns none when there is no such account.
+	Months func(ctx context.Context, account string, current, before events.Month, limit int) ([]capture.AccountMonth, error)
+	// Replay reads from the ledger what it has of a month up to the position at which the month was read. The error is
+	// events.ErrNotFound when the account was erased since, and events.ErrUnavailable when the ledger does not answer.
+	Replay func(ctx context.Context, account string, month *capture.AccountMonth) (capture.ReplayedMonth, error)
 	// Job returns a job of the account, or events.ErrNotFound.
 	Job func(ctx context.Context, account, id string) (capture.StoredJob, error)
 	// Tokens returns the tokens issued under this id, revoked ones included: almost always none or one.
@@ -85,7 +94,7 @@ func NewServer(cfg Config) *nethttp.Server {
 // NewHandler returns the API: every route, and a problem for whatever is no route.
 func NewHandler(cfg Config) nethttp.Handler {
 	cfg = cfg.withDefaults()
-	a := &api{backend: cfg.Backend, now: cfg.Now, log: cfg.Log}
+	a := &api{backend: cfg.Backend, now: cfg.Now, log: cfg.Log, replays: make(chan struct{}, maxReplays)}
 	e := echo.New()
 	e.HideBanner, e.HidePort = true, true
 	e.IPExtractor = echo.ExtractIPDirect()
@@ -110,6 +119,7 @@ type api struct {
 	backend Backend
 	now     func() time.Time
 	log     *slog.Logger
+	replays chan struct{} // holds one for each replay under way
 }
 
 func (a *api) route(e *echo.Echo) {
@@ -118,6 +128,8 @@ func (a *api) route(e *echo.Echo) {
 		e.HEAD(path, handler)
 	}
 	get("/api/jobs/quota", a.authenticated(a.getQuota))
+	get(historyPath, a.authenticated(a.getHistory))
+	get(historyPath+"/:month", a.authenticated(a.getMonth))
 	e.POST("/api/jobs", a.authenticated(a.postCapture))
 	get("/api/jobs/captures/:position", a.authenticated(a.getCapture))
 	get("/api/jobs/:id", a.authenticated(a.getJob))

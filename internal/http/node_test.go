@@ -48,6 +48,7 @@ func newNode(t *testing.T) *node {
 		Partitions: 1,
 		Append:     n.append, Await: n.await, Decision: n.decision, Requester: n.requester,
 		Quota: n.quota, Job: n.job, Tokens: n.tokens,
+		Month: n.month, Months: n.months, Replay: n.replay,
 		Folded:   func(int) uint64 { n.mu.Lock(); defer n.mu.Unlock(); return uint64(len(n.decisions)) },
 		CaughtUp: func() bool { return true },
 		Ready:    func(context.Context) error { return nil },
@@ -93,6 +94,9 @@ func (n *node) release() {
 
 func (n *node) fold() {
 	for i := len(n.decisions); i < len(n.requests); i++ {
+		if closing, ok := n.requests[i].Body.(*events.MonthCloseRequested); ok {
+			n.state.Closing = (&capture.Leaves{}).Archive(closing.Month, events.Totals{})
+		}
 		d := capture.Decide(n.state, &n.requests[i])
 		n.state.Fold(&d)
 		if b, ok := d.Body.(*events.JobCaptured); ok {

@@ -17,6 +17,7 @@ const (
 	codeInvalidRequest        code = "invalid_request"
 	codeInvalidIdempotencyKey code = "invalid_idempotency_key"
 	codeInvalidPosition       code = "invalid_position"
+	codeInvalidMonth          code = "invalid_month"
 	codeMalformed             code = events.ReasonMalformed
 	codeTokenMissing          code = "token_missing"
 	codeTokenMalformed        code = "token_malformed"
@@ -26,11 +27,13 @@ const (
 	codeNotFound              code = "not_found"
 	codeJobNotFound           code = "job_not_found"
 	codeCaptureNotFound       code = "capture_not_found"
+	codeMonthNotFound         code = "month_not_found"
 	codeAccountUnknown        code = events.ReasonAccountUnknown
 	codeMethodNotAllowed      code = "method_not_allowed"
 	codeBodyTooLarge          code = "body_too_large"
 	codeUnsupportedMediaType  code = "unsupported_media_type"
 	codeIdempotencyKeyReused  code = events.ReasonIdempotencyKeyReused
+	codeMonthTooLarge         code = "month_too_large"
 	codeInternal              code = "internal"
 	codeRequestRefused        code = "request_refused"
 	codeLedgerUnavailable     code = "ledger_unavailable"
@@ -38,12 +41,14 @@ const (
 	codePositionNotReached    code = "position_not_reached"
 	codeInterrupted           code = "interrupted"
 	codeNotReady              code = "not_ready"
+	codeReplayUnavailable     code = "replay_unavailable"
 )
 
 const (
 	typePrefix         = "urn:jobtally:problem:" // and the code
 	problemContentType = "application/problem+json"
 	retryAfter         = "1" // second
+	retryReplayAfter   = "5" // seconds: a replay takes longer than anything else
 )
 
 // kind is what all problems of one code share. The detail is for problems that have none of their own.
@@ -58,6 +63,7 @@ var kinds = map[code]kind{
 	codeInvalidRequest:        {400, "The request is not valid", ""},
 	codeInvalidIdempotencyKey: {400, "The Idempotency-Key is not valid", ""},
 	codeInvalidPosition:       {400, "The position is not valid", "a position looks like 0-1234, <partition>-<sequence>"},
+	codeInvalidMonth:          {400, "The month is not valid", "a month looks like 2026-11"},
 	codeMalformed:             {400, "The request could not be read", ""},
 	codeTokenMissing:          {401, "A token is needed", "send Authorization: Bearer <token>"},
 	codeTokenMalformed:        {401, "The token is not well-formed", ""},
@@ -67,12 +73,14 @@ var kinds = map[code]kind{
 	codeNotFound:              {404, "Not found", "nothing is served under this path"},
 	codeJobNotFound:           {404, "No such job", "the account has no job with this id"},
 	codeCaptureNotFound:       {404, "No such capture", "the account has no capture at this position"},
+	codeMonthNotFound:         {404, "No such month", ""},
 	codeAccountUnknown:        {404, "No such account", "the account of the token is not open"},
 	codeMethodNotAllowed:      {405, "Method not allowed", "the Allow header lists the methods of this path"},
 	codeBodyTooLarge:          {413, "The body is too large", "a body has at most 262144 bytes"},
 	codeUnsupportedMediaType:  {415, "Unsupported media type", ""},
 	codeIdempotencyKeyReused: {422, "The Idempotency-Key was used for something else",
 		"a capture of another job was sent with this key before; nothing was recorded for this one"},
+	codeMonthTooLarge:  {422, "The month is too large", ""},
 	codeInternal:       {500, "Internal error", "the service failed; its log has the cause under the X-Request-Id of this answer"},
 	codeRequestRefused: {500, "The request was refused", ""},
 	codeLedgerUnavailable: {503, "The ledger takes no requests right now",
@@ -83,6 +91,8 @@ var kinds = map[code]kind{
 		"this node has not folded the position that the Ledger-Position header asks for; nothing was done"},
 	codeInterrupted: {503, "Interrupted", "the request was interrupted before it was answered"},
 	codeNotReady:    {503, "Not ready", ""},
+
+	codeReplayUnavailable: {503, "The month cannot be replayed right now", ""},
 }
 
 // problem is the error of a handler that the client is told as it is: RFC 9457 problem details.
@@ -130,7 +140,7 @@ func (a *api) handleError(err error, c echo.Context) {
 	case nethttp.StatusUnauthorized:
 		header.Set("Www-Authenticate", challenge(p.Code))
 	case nethttp.StatusServiceUnavailable:
-		header.Set("Retry-After", retryAfter)
+		header.Set("Retry-After", patienceOf(p.Code))
 	}
 	_ = c.Blob(p.Status, problemContentType, encode(p)) // as above
 }
@@ -158,6 +168,14 @@ func (a *api) problemOf(err error, c echo.Context) *problem {
 	}
 	a.logFailure(c, err)
 	return newProblem(codeInternal, "")
+}
+
+// patienceOf returns what Retry-After says of a 503.
+func patienceOf(of code) string {
+	if of == codeReplayUnavailable {
+		return retryReplayAfter
+	}
+	return retryAfter
 }
 
 // challenge returns what WWW-Authenticate says of a 401. Only a token that was sent can be an invalid one.

@@ -4,22 +4,26 @@ import "strings"
 
 // suggestion helps a client that sent a field which no job has: it names the near one, or all of them.
 func suggestion(name string) string {
-	const near = 2
-	best, distance := "", near+1
-	for i := range jobFields {
-		known := jobFields[i].name
-		if d := editDistance(plain(name), plain(known)); d < distance {
-			best, distance = known, d
-		}
-	}
-	if best != "" {
-		return "did you mean " + best + "?"
-	}
 	names := make([]string, len(jobFields))
 	for i := range jobFields {
 		names[i] = jobFields[i].name
 	}
+	if best := nearest(name, names); best != "" {
+		return "did you mean " + best + "?"
+	}
 	return "its fields are " + strings.Join(names, ", ")
+}
+
+// nearest returns the known name that another one was probably meant to be, or nothing.
+func nearest(name string, known []string) (best string) {
+	const near = 2
+	distance := near + 1
+	for _, candidate := range known {
+		if d := editDistance(plain(name), plain(candidate)); d < distance {
+			best, distance = candidate, d
+		}
+	}
+	return best
 }
 
 // plain returns a name without what the spellings of names differ by: sourceURL and source-url are source_url.

@@ -31,7 +31,8 @@ func (audit Audit) Receipt(ctx context.Context, p events.Position, digest events
 	}
 	// A type that is not known is the walk's to report.
 	asked, _ := events.DecodeRequest(request, p.Partition, audit.Ledger.Partitions)
-	if asked.Account == "" {
+	_, closes := asked.Body.(*events.MonthCloseRequested) // of the whole partition: it follows from all accounts
+	if asked.Account == "" && !closes {
 		return audit.receiptOfNobody(&asked, recorded, digest)
 	}
 	audit.Account = asked.Account
@@ -74,7 +75,7 @@ func (audit Audit) gone(ctx context.Context, p events.Position) (string, error) 
 	return fmt.Sprintf("none: accounts were erased after it, the last at %s, and it may have gone with one", e.decisions[len(e.decisions)-1].Position), nil
 }
 
-// proveReceipt decides the account's requests again up to the position. What else differs on the way is not of this
+// proveReceipt decides the requests that count again up to the position. What else differs on the way is not of this
 // answer: it follows from requests, not from recorded decisions.
 func (a *auditor) proveReceipt(ctx context.Context, p events.Position, digest events.Digest) error {
 	report := a.Report

@@ -212,6 +212,9 @@ func TestOpenWhereThereIsNoDirectory(t *testing.T) {
 	}
 }
 
+// noTable is a scan of a list that was handed in, of a single row, or of the months of a page, which were searched before.
+var noTable = regexp.MustCompile("VIRTUAL TABLE|VALUES CLAUSE|CONSTANT ROW|^SCAN wanted$")
+
 // However large the file grows, no statement reads a table from end to end.
 func TestEveryStatementSearchesAnIndex(t *testing.T) {
 	t.Parallel()
@@ -239,12 +242,14 @@ func TestEveryStatementSearchesAnIndex(t *testing.T) {
 		"otherDigests": "SEARCH decisions USING INDEX other_answers (account=?)",
 		"firstMonth":   "SEARCH totals USING PRIMARY KEY (partition=? AND month>?)",
 		"erased":       "SEARCH erasures USING PRIMARY KEY (account=?)",
+		"history":      "SEARCH months USING PRIMARY KEY (account=? AND month>? AND month<?)",
+		"month":        "SEARCH days USING PRIMARY KEY (account=? AND month=?)",
 	}
 	found := 0
 	for name, query := range statements(db.reads, db.loads, db.writes, db.bulks) {
 		plan := planOf(t, db, query)
 		for _, step := range plan {
-			if strings.HasPrefix(step, "SCAN") && !strings.Contains(step, "VIRTUAL TABLE") && !strings.Contains(step, "VALUES CLAUSE") || strings.Contains(step, "TEMP B-TREE") && !strings.Contains(step, "LAST TERM") {
+			if strings.HasPrefix(step, "SCAN") && !noTable.MatchString(step) || strings.Contains(step, "TEMP B-TREE") && !strings.Contains(step, "LAST TERM") {
 				t.Errorf("%s: %s", name, step)
 			}
 		}

@@ -11,7 +11,7 @@ import (
 
 // readStatements run on the pool of reading connections.
 type readStatements struct {
-	decision, decisions, quota, job, tokens, firstMonth, erased *sql.Stmt
+	decision, decisions, quota, job, tokens, firstMonth, erased, history, month *sql.Stmt
 }
 
 // loadStatements run on the pinned connection of Load. Those over a list take it as one JSON array and answer with the
@@ -79,6 +79,8 @@ func (db *DB) prepare() error {
 		{db.reading, &r.tokens, `SELECT account, secret_hash, admin, revoked FROM tokens WHERE id = ?`},
 		{db.reading, &r.firstMonth, `SELECT min(month) FROM totals WHERE partition = ? AND month > ?`},
 		{db.reading, &r.erased, `SELECT 1 FROM erasures WHERE account = ? LIMIT 1`},
+		{db.reading, &r.history, historyQuery},
+		{db.reading, &r.month, monthQuery},
 
 		{db.writer, &w.token, `INSERT INTO tokens (id, account, secret_hash, admin, revoked) VALUES (?, ?, ?, ?, 0)`},
 		{db.writer, &w.revoke, `UPDATE tokens SET revoked = 1 WHERE id = ? AND account = ?`},
