@@ -19,6 +19,9 @@ func (db *DB) Apply(partition int, decisions []events.Decision) error {
 	}
 	db.mu.Lock()
 	defer db.mu.Unlock()
+	if db.writer == nil {
+		return db.closed()
+	}
 	tx, err := db.writer.BeginTx(context.Background(), nil)
 	if err != nil {
 		return db.fail(err)

@@ -43,7 +43,10 @@ func (db *DB) Await(ctx context.Context, p events.Position) (events.Decision, er
 		return db.Decision(ctx, p)
 	}
 	select {
-	case d := <-folded:
+	case d, handed := <-folded:
+		if !handed { // a file came in the place of the one before that is further
+			return db.Decision(ctx, p)
+		}
 		return d, nil
 	case <-ctx.Done():
 		f.unregister(p.Sequence, folded)

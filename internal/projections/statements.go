@@ -64,12 +64,22 @@ func (db *DB) prepare() error {
 		{db.writer, &w.openAccounts, `SELECT name, plan, quota_limit, digest
 			FROM json_each(?) AS k CROSS JOIN accounts ON name = k.value`},
 	} {
+		outdated := db.outdated.Load()
+		if outdated && s.on != db.reading {
+			continue // it is only read
+		}
 		stmt, err := s.on.PrepareContext(context.Background(), s.query)
+		if outdated && err != nil {
+			continue // what cannot be read there has to wait: see hold
+		}
 		if err != nil {
 			return db.fail(err)
 		}
 		*s.into = stmt
 		db.prepared = append(db.prepared, stmt)
+	}
+	if db.outdated.Load() {
+		return nil
 	}
 	return db.prepareBulks()
 }
