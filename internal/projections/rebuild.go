@@ -23,7 +23,7 @@ const (
 	// levelTimeout bounds for how long folding stands still for a Replace.
 	levelTimeout = 5 * time.Second
 	// behindTimeout bounds for how long a projection may be behind the file that is to come in its place.
-	behindTimeout = 10 * time.Second
+	behindTimeout = 5 * time.Second
 )
 
 var (
