@@ -222,7 +222,7 @@ func (r Rebuild) openOld(ctx context.Context) (old *DB, unreadable string, err e
 	var version *VersionError
 	switch {
 	case errors.As(err, &version):
-		return nil, fmt.Sprintf("%s had schema version %d, and this one has %d", r.Path, version.Version, schemaVersion), nil
+		return nil, fmt.Sprintf("%s had schema version %d, and this one has %d", r.Path, version.Version, schemaVersion), r.examineOutdated(ctx)
 	case errors.Is(err, errOtherLedger):
 		return nil, "", err
 	case errors.Is(err, ErrMismatch):
@@ -232,9 +232,8 @@ func (r Rebuild) openOld(ctx context.Context) (old *DB, unreadable string, err e
 	}
 	for partition := range r.Ledger.Partitions {
 		heads, err := r.projector(old, partition).Check(ctx)
-		if err == nil && old.Folded(partition) > heads.Decisions {
-			err = fmt.Errorf("%w: partition %d is folded up to %d and decided up to %d; start jobtally once, which appends them again, and run this again",
-				ErrAhead, partition, old.Folded(partition), heads.Decisions)
+		if err == nil {
+			err = behindDecisions(partition, old.Folded(partition), heads)
 		}
 		if unreadable, err = judge(err); unreadable != "" || err != nil {
 			old.Close() // how it closes is no matter
@@ -242,6 +241,33 @@ func (r Rebuild) openOld(ctx context.Context) (old *DB, unreadable string, err e
 		}
 	}
 	return old, "", nil
+}
+
+// examineOutdated looks at what any version tells: of which ledger it is, and how far it is folded.
+func (r Rebuild) examineOutdated(ctx context.Context) error {
+	folded, err := ReadPositions(r.Path, r.LedgerID)
+	if errors.Is(err, errOtherLedger) {
+		return err
+	}
+	for partition, to := range folded { // none where they cannot be read
+		heads, err := r.Ledger.Heads(ctx, partition)
+		if err == nil {
+			err = behindDecisions(partition, to.Sequence, heads)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// behindDecisions refuses a projection that has what the ledger lost, and is to get again from there.
+func behindDecisions(partition int, folded uint64, heads events.Heads) error {
+	if folded <= heads.Decisions {
+		return nil
+	}
+	return fmt.Errorf("%w: partition %d is folded up to %d and decided up to %d; start jobtally once, which appends them again, and run this again",
+		ErrAhead, partition, folded, heads.Decisions)
 }
 
 // judge tells a projection that cannot be trusted, and so is nothing to compare with, from one of another past and from a

@@ -33,7 +33,7 @@ func ReadPositions(path, ledgerID string) (map[int]FoldedTo, error) {
 		return nil, fmt.Errorf("projection %s: %w", path, err)
 	}
 	if id != ledgerID {
-		return nil, fmt.Errorf("%w: %s is of ledger %s, not %s", ErrMismatch, path, id, ledgerID)
+		return nil, fmt.Errorf("%w: %s is of ledger %s, not %s", errOtherLedger, path, id, ledgerID)
 	}
 	return readPositions(db)
 }

@@ -125,7 +125,7 @@ func TestRebuildChild(t *testing.T) {
 		must[[]events.Position](t)(s.rebuild(nil).Adopt(within(t), s.db))
 	} else {
 		s.projector.stop(t)
-		ok(t, s.db.Close())
+		ok(t, s.db.shut())
 		must[Installed](t)(s.rebuild(dieAt(k.Install)).Install(within(t)))
 	}
 	t.Fatal("lives on")
