@@ -37,12 +37,13 @@ func (r Rebuild) conclude(v Verdict, err error) error {
 	return errors.Join(err, v.write(r.Path), r.putBack())
 }
 
-// putBack makes a partial file of what was made, to go on with it.
+// putBack makes a partial file of what was made, to go on with it. Without its log it would not be whole.
 func (r Rebuild) putBack() error {
-	if err := os.Rename(NextPath(r.Path), PartialPath(r.Path)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	next := NextPath(r.Path)
+	if !exists(next) || emptyLog(next) != nil {
+		return discard(next)
 	}
-	return errors.Join(remove(NextPath(r.Path)+"-wal"), remove(NextPath(r.Path)+"-shm"))
+	return os.Rename(next, PartialPath(r.Path))
 }
 
 func (r Rebuild) adopt(ctx context.Context, db *DB) (equal []events.Position, err error) {

@@ -122,3 +122,9 @@ func damaged(err error) bool {
 	return errors.As(err, &code) &&
 		(code.Code == sqlite3.ErrCorrupt || code.Code == sqlite3.ErrNotADB || code.Code == sqlite3.ErrConstraint)
 }
+
+// full says whether there is no room on the disk.
+func full(err error) bool {
+	var code sqlite3.Error
+	return errors.As(err, &code) && code.Code == sqlite3.ErrFull
+}

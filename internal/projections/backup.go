@@ -39,9 +39,13 @@ func Backup(ctx context.Context, path, ledgerID, to string) (folded []FoldedTo, 
 	if err := syncPath(unnamed.Name()); err != nil {
 		return nil, err
 	}
-	// Not Rename, which would overwrite what was made there meanwhile.
-	if err := os.Link(unnamed.Name(), to); err != nil {
+	// Rename would overwrite what was made there meanwhile. Not every file system has links.
+	if err := os.Link(unnamed.Name(), to); errors.Is(err, fs.ErrExist) {
 		return nil, err
+	} else if err != nil {
+		if err := os.Rename(unnamed.Name(), to); err != nil {
+			return nil, err
+		}
 	}
 	return folded, syncPath(filepath.Dir(to))
 }
@@ -61,6 +65,9 @@ func copyInto(ctx context.Context, path, ledgerID, to string) (err error) {
 		return fmt.Errorf("%w: it is of ledger %s, not %s", errOtherLedger, id, ledgerID)
 	}
 	_, err = db.ExecContext(ctx, "VACUUM INTO ?", to)
+	if full(err) {
+		err = fmt.Errorf("%w: free some space", err)
+	}
 	return err
 }
 

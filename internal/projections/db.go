@@ -153,6 +153,9 @@ func (db *DB) fail(err error) error {
 	if damaged(err) {
 		return fmt.Errorf("%w: %s is damaged (%w); %s", ErrMismatch, db.path, err, db.remedy())
 	}
+	if full(err) {
+		return fmt.Errorf("projection %s: %w: free some space", db.path, err)
+	}
 	return fmt.Errorf("projection %s: %w", db.path, err)
 }
 

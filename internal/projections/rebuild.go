@@ -82,7 +82,7 @@ type Made struct {
 // is folded stays, and the next Make goes on from there.
 func (r Rebuild) Make(ctx context.Context) (m Made, err error) {
 	began := time.Now()
-	if err := remove(VerdictPath(r.Path)); err != nil {
+	if err := r.waiting(); err != nil { // before a file is made
 		return m, err
 	}
 	p, err := r.begin(ctx)
@@ -139,11 +139,11 @@ func (r Rebuild) begin(ctx context.Context) (p *partial, err error) {
 		if err == nil {
 			err = p.check(ctx)
 		}
-		if err == nil && exists(NextPath(r.Path)) { // only who has the lock gives this name
-			err = fmt.Errorf("%w: %s waits to be put in its place", ErrUnderWay, NextPath(r.Path))
+		if err == nil {
+			err = r.waiting() // only who has the lock gives that name
 		}
 		if err == nil {
-			return p, nil
+			return p, remove(VerdictPath(r.Path))
 		}
 		unusable := errors.Is(err, ErrMismatch) && p.discarded == ""
 		if unusable {
@@ -154,6 +154,14 @@ func (r Rebuild) begin(ctx context.Context) (p *partial, err error) {
 			return nil, err
 		}
 	}
+}
+
+// waiting refuses to make a file while one that was made waits.
+func (r Rebuild) waiting() error {
+	if exists(NextPath(r.Path)) {
+		return fmt.Errorf("%w: %s waits to be put in its place", ErrUnderWay, NextPath(r.Path))
+	}
+	return nil
 }
 
 // mend is what to do when decisions do not follow from each other: folding them again does not help.

@@ -108,23 +108,33 @@ func (db *DB) reopen() error {
 // The commit point is the renaming: what a process that dies before it leaves is the file that was, and after it the next,
 // both whole and without a log.
 func (db *DB) Replace(ctx context.Context, next *DB, level func(ctx context.Context, partition int, to uint64) error) (equal []events.Position, err error) {
+	was, equal, err := db.replace(ctx, next, level)
+	if was != nil {
+		err = errors.Join(err, was.Close())
+	}
+	return equal, err
+}
+
+// replace returns the file that was, still open: freeing the room of a large one takes long, and nobody is to wait for that.
+func (db *DB) replace(ctx context.Context, next *DB, level func(ctx context.Context, partition int, to uint64) error) (was *os.File, equal []events.Position, err error) {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	equal, err = db.level(ctx, next, level)
 	if err := errors.Join(err, next.seal()); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	db.step("sealed")
+	db.lightenLog()
 	db.loadMu.Lock()
 	defer db.loadMu.Unlock()
 	db.gate.Lock()
 	defer db.gate.Unlock()
-	if err := errors.Join(db.shut(), emptyLog(db.path)); err != nil {
-		return nil, errors.Join(fmt.Errorf("projection %s: %w", db.path, err), db.comeBack(ctx))
+	if was, err = db.leave(); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("projection %s: %w", db.path, err), db.comeBack(ctx))
 	}
 	db.step("shut")
 	if err := os.Rename(next.path, db.path); err != nil {
-		return nil, errors.Join(err, db.comeBack(ctx))
+		return nil, nil, errors.Join(err, was.Close(), db.comeBack(ctx))
 	}
 	db.step("renamed")
 	err = settle(db.path)
@@ -136,7 +146,23 @@ func (db *DB) Replace(ctx context.Context, next *DB, level func(ctx context.Cont
 	err = errors.Join(err, db.comeBack(ctx))
 	close(db.replaced)
 	db.replaced = make(chan struct{})
-	return equal, err
+	return was, equal, err
+}
+
+// lightenLog puts what is in the log into the file, as far as nobody reads there, so that closing it finds little to do.
+func (db *DB) lightenLog() {
+	if db.writer != nil {
+		db.writer.ExecContext(context.Background(), "PRAGMA wal_checkpoint(PASSIVE)") // what stands in the way is met again
+	}
+}
+
+// leave closes the file, with its log in it, and returns it as nothing but a file. Closing that one would end the locks of
+// a connection of this process: so it is opened after the last of them, and closed before the next.
+func (db *DB) leave() (was *os.File, err error) {
+	if err := errors.Join(db.shut(), emptyLog(db.path)); err != nil {
+		return nil, err
+	}
+	return os.Open(db.path)
 }
 
 // level sees to it that next is where this one is.
