@@ -17,7 +17,7 @@ import (
 )
 
 // writerPragmas are those of the projection's writing connection, in the form of the driver.
-const writerPragmas = "?_journal_mode=WAL&_busy_timeout=5000&_cache_size=-32768&_synchronous=NORMAL&_txlock=immediate"
+const writerPragmas = "?_journal_mode=WAL&_busy_timeout=5000&_cache_size=-32768&_synchronous=NORMAL&_txlock=immediate&_secure_delete=true"
 
 func openSQLite(path, pragmas string) (*sql.DB, error) {
 	db, err := sql.Open("sqlite3", "file:"+(&url.URL{Path: path}).EscapedPath()+pragmas)
@@ -109,7 +109,7 @@ func insertBatch(ctx context.Context, conn *sql.Conn, tables []*table, batch, ba
 			}
 		}
 	}
-	if _, err := tx.Exec("REPLACE INTO partitions VALUES (0, ?, zeroblob(32))", (batch+1)*foldBatch); err != nil {
+	if _, err := tx.Exec("REPLACE INTO partitions VALUES (0, ?, zeroblob(32), '', zeroblob(32))", (batch+1)*foldBatch); err != nil {
 		return 0, errors.Join(err, tx.Rollback())
 	}
 	err = tx.Commit()

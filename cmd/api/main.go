@@ -71,7 +71,7 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer, now fun
 		return fmt.Errorf("%w; choose another address with --addr", err)
 	}
 	defer listener.Close()
-	n, err := node.Start(starting, f.config(log))
+	n, err := node.Start(starting, f.config(now, log))
 	if err != nil {
 		return unlessStopped(ctx, err)
 	}
@@ -111,12 +111,12 @@ func catchUp(ctx context.Context, n *node.Node, log *slog.Logger) {
 	}()
 }
 
-func (f flags) config(log *slog.Logger) node.Config {
+func (f flags) config(now func() time.Time, log *slog.Logger) node.Config {
 	if f.Sync != 0 && f.NATS == "" {
 		log.Warn("a power failure may lose acknowledged captures", "sync", time.Duration(f.Sync))
 	}
 	return node.Config{
-		Dir: f.Data, NATS: f.NATS, Partitions: int(f.Partitions), Sync: time.Duration(f.Sync), Decides: f.NATS == "", Log: log,
+		Dir: f.Data, NATS: f.NATS, Partitions: int(f.Partitions), Sync: time.Duration(f.Sync), Decides: f.NATS == "", Now: now, Log: log,
 	}
 }
 

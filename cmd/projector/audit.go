@@ -15,10 +15,11 @@ import (
 )
 
 type auditCmd struct {
-	Account string  `placeholder:"NAME" help:"Audit the messages and rows of this account only."`
-	Receipt receipt `placeholder:"POSITION:DIGEST" help:"Prove one answer instead: that the decision at this position of the ledger is the one with this digest, and follows from the requests of its account up to there."`
-	JSON    bool    `name:"json" help:"Print a JSON object a line: each difference, and the summary."`
-	Scratch string  `placeholder:"DIR" help:"Directory for the scratch projection, which needs as much room as projection.db and is removed at the end (default: that for temporary files). Memory does not grow with the ledger."`
+	Account string       `placeholder:"NAME" help:"Audit the messages and rows of this account only."`
+	Month   events.Month `placeholder:"MONTH" help:"Report what belongs to this month only, such as 2026-10. Everything is decided again all the same."`
+	Receipt receipt      `placeholder:"POSITION:DIGEST" help:"Prove one answer instead: that the decision at this position of the ledger is the one with this digest, and follows from the requests of its account up to there."`
+	JSON    bool         `name:"json" help:"Print a JSON object a line: each difference, and the summary."`
+	Scratch string       `placeholder:"DIR" help:"Directory for the scratch projection, which needs as much room as projection.db and is removed at the end (default: that for temporary files). Memory does not grow with the ledger."`
 	access
 }
 
@@ -52,12 +53,12 @@ func (c *auditCmd) Run(s *session) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, o.Close()) }()
-	report := &auditReport{stdout: s.stdout, json: c.JSON, Ledger: o.Ledger.ID, Account: c.Account, began: time.Now()}
+	report := &auditReport{stdout: s.stdout, json: c.JSON, Ledger: o.Ledger.ID, Account: c.Account, Month: c.Month, began: time.Now()}
 	if watched(s.stderr) {
 		report.progress = s.stderr
 	}
 	audit := projections.Audit{
-		Ledger: auditLedger(o.Ledger), Account: c.Account, Scratch: c.Scratch, Report: report.difference, Progress: report.show,
+		Ledger: auditLedger(o.Ledger), Account: c.Account, Month: c.Month, Scratch: c.Scratch, Report: report.difference, Progress: report.show,
 	}
 	if dir := c.dir(); dir != "" {
 		audit.Projection = filepath.Join(dir, node.ProjectionFile)
@@ -76,8 +77,8 @@ func (c *auditCmd) Run(s *session) (err error) {
 }
 
 func (c *auditCmd) check(proving bool) error {
-	if c.Account != "" && proving {
-		return fmt.Errorf("%w: give either --account or --receipt: a receipt names its decision", cli.ErrUsage)
+	if (c.Account != "" || c.Month != "") && proving {
+		return fmt.Errorf("%w: give either --receipt or --account and --month: a receipt names its decision", cli.ErrUsage)
 	}
 	if c.Account != "" {
 		if err := events.ValidAccount(c.Account); err != nil {

@@ -22,8 +22,9 @@ const (
 
 // auditReport prints what an audit finds.
 type auditReport struct {
-	Ledger  string `json:"ledger"`
-	Account string `json:"account,omitempty"`
+	Ledger  string       `json:"ledger"`
+	Account string       `json:"account,omitempty"`
+	Month   events.Month `json:"month,omitempty"`
 
 	stdout   io.Writer
 	json     bool
@@ -116,6 +117,12 @@ func (r *auditReport) text(s projections.Summary, seconds float64) {
 	if s.Lost > 0 {
 		r.println(fmt.Sprintf("%d of these are folded: their decisions died with the server, and a projector appends them again", s.Lost))
 	}
+	if s.Erased > 0 {
+		r.println(fmt.Sprintf("%d positions are erased with their accounts", s.Erased))
+	}
+	if s.Unremoved > 0 {
+		r.println(fmt.Sprintf("%d of these have messages that are still to be removed, which a projector does, or `projector erase`", s.Unremoved))
+	}
 	for _, p := range s.Stopped {
 		r.println(fmt.Sprintf("nothing of partition %d was decided again from %s on", p.Partition, p))
 	}
@@ -123,6 +130,12 @@ func (r *auditReport) text(s projections.Summary, seconds float64) {
 		r.println("no rows were compared: " + s.RowsSkipped)
 	} else {
 		r.println(fmt.Sprintf("%d rows were compared, each partition as far as it is folded; decisions beyond that: %d", s.Rows, s.Unfolded))
+	}
+	if s.RowsLeftOut != "" {
+		r.println("left out: " + s.RowsLeftOut)
+	}
+	if r.Month != "" {
+		r.println(fmt.Sprintf("only what belongs to %s is reported", r.Month))
 	}
 	if r.Account != "" {
 		r.println(fmt.Sprintf("only account %s was audited: neither another, nor the digests of its partition, nor whether numbers are missing there", r.Account))

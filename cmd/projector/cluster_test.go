@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -208,39 +207,45 @@ func TestProjectorKilledUnderLoad(t *testing.T) {
 	}
 }
 
-var statusRow = regexp.MustCompile(`(?m)^(\d+) +(\d+) +(\d+) +(\d+) +(\S+) +(\S+) +(\S+)$`)
-
 // converge waits until the projections in the directories have folded all of the ledger, and compares them.
 func converge(t *testing.T, nats string, dirs ...string) {
 	t.Helper()
+	args := []string{"--nats", nats}
+	for _, dir := range dirs {
+		args = append(args, "--data", dir)
+	}
 	ticker := time.NewTicker(20 * time.Millisecond)
 	defer ticker.Stop()
 	for ctx := within(t); ; {
-		var states, tables []string
-		for _, dir := range dirs {
-			table := mustOperate(t, "status", "--nats", nats, "--data", dir)
-			var state strings.Builder
-			for _, row := range statusRow.FindAllStringSubmatch(table, -1) {
-				if row[2] != "0" { // a partition of which nothing is folded has no row in the projection
-					fmt.Fprintln(&state, row[1], "undecided", row[3], "unfolded", row[5], "at", row[6], row[7])
-				}
-				if row[2] != row[6] && row[2] != "0" {
-					state.WriteString(dir) // no two are alike
-				}
-			}
-			states, tables = append(states, state.String()), append(tables, table)
-		}
-		alike := states[0] != ""
-		for _, state := range states {
-			alike = alike && state == states[0]
-		}
-		if alike {
+		report := statusOf(t, args...)
+		if len(report.Comparisons[0].Agree) == len(report.Ledgers[0].Partitions) && foldedAll(report) {
 			return
 		}
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
-			t.Fatalf("the projections stay different:\n%s", strings.Join(tables, "\n"))
+			t.Fatalf("the projections stay different:\n%s", mustOperate(t, append([]string{"status"}, args...)...))
 		}
 	}
+}
+
+// statusOf returns what status --json says.
+func statusOf(t *testing.T, args ...string) (report statusReport) {
+	t.Helper()
+	text := mustOperate(t, append([]string{"status", "--json"}, args...)...)
+	if err := json.Unmarshal([]byte(text), &report); err != nil {
+		t.Fatalf("%v in %s", err, text)
+	}
+	return report
+}
+
+func foldedAll(report statusReport) bool {
+	for _, p := range report.Ledgers[0].Partitions {
+		for _, n := range report.Ledgers[0].Nodes {
+			if n.Partitions[p.Partition].Folded != p.Requests {
+				return false
+			}
+		}
+	}
+	return true
 }

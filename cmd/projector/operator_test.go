@@ -118,8 +118,8 @@ func TestOperatorAsksWhetherAProjectorRuns(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "recorded at 0-1") || !strings.Contains(err.Error(), "is a projector running?") {
 		t.Errorf("%v", err)
 	}
-	if status := mustOperate(t, "status", "--nats", url, "--data", t.TempDir()); !strings.Contains(status, "\n0          1         1          0 ") {
-		t.Errorf("one request is undecided:\n%s", status)
+	if p := statusOf(t, "--nats", url).Ledgers[0].Partitions[0]; p.Requests != 1 || p.Undecided != 1 || p.Decisions != 0 || !strings.Contains(p.Stuck, "start a projector") {
+		t.Errorf("one request is undecided: %+v", p)
 	}
 }
 

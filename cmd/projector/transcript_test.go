@@ -115,10 +115,10 @@ func (s *terminal) expand(line string) string {
 // settled runs a command, and a status again until everything is folded: an operator hears of a decision when it is
 // recorded, which is before the projectors have folded it.
 func (s *terminal) settled(command []string) (output string, code int) {
-	unfolded := regexp.MustCompile(`(?m)^\d+ +\d+ +\d+ +\d+ +[1-9]\d* +\d+ `)
+	lagging, still := regexp.MustCompile(`(?m)^\d+  .*\(\d`), regexp.MustCompile(`no node runs|is stuck|no progress`)
 	for deadline := time.Now().Add(patience); ; {
 		output, code = s.run(command)
-		if !unfolded.MatchString(output) || time.Now().After(deadline) {
+		if !lagging.MatchString(output) || still.MatchString(output) || time.Now().After(deadline) {
 			return output, code
 		}
 	}
@@ -139,7 +139,12 @@ func (s *terminal) run(command []string) (output string, code int) {
 var (
 	ledgerID = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
 	issued   = regexp.MustCompile(`jt_([0-9A-Za-z]{12})_[0-9A-Za-z]{38}`)
-	digest   = regexp.MustCompile(`(?m)(^\d+ .* )[0-9a-f]{8}$`)
+	row      = regexp.MustCompile(`(?m)^\d+  .*$`)
+	digest   = regexp.MustCompile(`\b[0-9a-f]{8}\b`)
+	age      = regexp.MustCompile(`\(\d[^)]*s\) *`)
+	size     = regexp.MustCompile(`: \d[0-9.]* [KMG]?i?B`)
+	stamp    = regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]+Z`)
+	measured = regexp.MustCompile(`("[a-z]+_(?:bytes|seconds|version)":)[0-9.e+-]+`)
 	link     = regexp.MustCompile(`[0-9a-f]{64}`)
 	seconds  = regexp.MustCompile(`( in |"seconds":)[0-9.e-]+`)
 	logTime  = regexp.MustCompile(`time=\S+`)
@@ -152,7 +157,12 @@ func (s *terminal) print(output string) {
 	}
 	output = issued.ReplaceAllString(output, "<token>")
 	output = ledgerID.ReplaceAllString(output, "<ledger>")
-	output = digest.ReplaceAllString(output, "$1<digest>")
+	output = row.ReplaceAllStringFunc(output, func(row string) string {
+		return strings.TrimRight(age.ReplaceAllString(digest.ReplaceAllString(row, "<digest>"), "(<age>)  "), " ")
+	})
+	output = size.ReplaceAllString(output, ": <size>")
+	output = measured.ReplaceAllString(output, "$1<n>")
+	output = stamp.ReplaceAllString(output, "<time>")
 	output = link.ReplaceAllString(output, "<digest>")
 	output = seconds.ReplaceAllString(output, "$1<seconds>")
 	output = logTime.ReplaceAllString(output, "time=<time>")

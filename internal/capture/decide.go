@@ -4,6 +4,7 @@ import (
 	"encoding/base32"
 	"fmt"
 	"strings"
+	"time"
 
 	"jobtally/internal/events"
 )
@@ -11,23 +12,38 @@ import (
 // Decide returns the sealed decision on a request, given the state that all requests before it left. It is a pure
 // function and does not change the state: Fold does.
 func Decide(s *State, r *events.Request) events.Decision {
-	account := s.Accounts[r.Account]
 	d := events.Decision{
 		Position: r.Position, Account: r.Account, RequestID: r.ID, Time: r.Time, RequestDigest: r.Digest,
-		Body: decide(account, r),
+		Body: decide(s, r),
 	}
-	var previous events.Digest // an account that is not open has no chain
-	if account != nil {
-		previous = account.Digest
-	}
-	d.Seal(previous)
+	d.Seal(s.Previous(&d))
 	return d
 }
 
-func decide(account *Account, r *events.Request) events.DecisionBody {
+// Previous returns the digest of the link before a decision: that of its account's last decision, or of the last
+// archived month. An account that is not open has no chain, and with an erasure one begins anew.
+func (s *State) Previous(d *events.Decision) events.Digest {
+	switch d.Body.(type) {
+	case *events.MonthArchived:
+		return s.Archive
+	case *events.AccountErased:
+		return events.Digest{}
+	}
+	if account := s.Accounts[d.Account]; account != nil {
+		return account.Digest
+	}
+	return events.Digest{}
+}
+
+func decide(s *State, r *events.Request) events.DecisionBody {
+	account := s.Accounts[r.Account]
 	switch b := r.Body.(type) {
 	case *events.Malformed:
 		return refuse(r, events.ReasonMalformed, b.Reason)
+	case *events.MonthCloseRequested:
+		return s.decideClose(r, b)
+	case *events.AccountEraseRequested:
+		return s.decideErase()
 	case *events.AccountOpenRequested:
 		if account != nil {
 			return refuse(r, events.ReasonAccountExists, "account "+r.Account+" is open already")
@@ -39,14 +55,14 @@ func decide(account *Account, r *events.Request) events.DecisionBody {
 	}
 	switch b := r.Body.(type) {
 	case *events.JobCaptureRequested:
-		return decideCapture(account, r, b)
+		return decideCapture(account, r, b, CountsIn(b.Month, s.Archived))
 	case *events.PlanChangeRequested:
 		return &events.PlanChanged{Plan: b.Plan, Limit: b.Limit, PreviousPlan: account.Plan, PreviousLimit: account.Limit}
 	case *events.TokenIssueRequested:
 		if _, known := account.Tokens[b.TokenID]; known {
 			return refuse(r, events.ReasonTokenExists, "token "+b.TokenID+" was issued already")
 		}
-		return &events.TokenIssued{TokenID: b.TokenID, SecretHash: b.SecretHash}
+		return &events.TokenIssued{TokenID: b.TokenID, SecretHash: b.SecretHash, Scopes: b.Scopes}
 	case *events.TokenRevokeRequested:
 		if _, known := account.Tokens[b.TokenID]; !known {
 			return refuse(r, events.ReasonTokenUnknown, "token "+b.TokenID+" was never issued")
@@ -56,16 +72,37 @@ func decide(account *Account, r *events.Request) events.DecisionBody {
 	panic(fmt.Sprintf("capture: no rule for a %T", r.Body)) // DecodeRequest knows no other body
 }
 
-// decideCapture asks, in this order: was it asked before, is the job there, is there quota left.
-func decideCapture(account *Account, r *events.Request, b *events.JobCaptureRequested) events.DecisionBody {
+// decideClose archives months in order, and none that lasts.
+func (s *State) decideClose(r *events.Request, b *events.MonthCloseRequested) events.DecisionBody {
+	switch {
+	case s.Archived != "" && b.Month != s.Archived.Next():
+		return refuse(r, events.ReasonMonthNotNext, fmt.Sprintf("%s is archived, the month after it is the next", s.Archived))
+	case r.Time.Before(b.Month.Next().Start()):
+		return refuse(r, events.ReasonMonthNotOver, fmt.Sprintf("%s lasts until %s", b.Month, b.Month.Next().Start().Format(time.RFC3339)))
+	case s.Closing == nil:
+		return &events.MonthArchived{Month: b.Month}
+	}
+	return s.Closing
+}
+
+// decideErase erases what there is, be it nothing: the account is gone either way.
+func (s *State) decideErase() events.DecisionBody {
+	if s.Erasing == nil {
+		return &events.AccountErased{Months: []events.ErasedMonth{}}
+	}
+	return s.Erasing
+}
+
+// decideCapture asks, in this order: was it asked before, is the job there, is there quota left in the month.
+func decideCapture(account *Account, r *events.Request, b *events.JobCaptureRequested, month events.Month) events.DecisionBody {
 	if first, known := account.First[r.ID]; known {
 		if first.PayloadHash != b.PayloadHash {
 			return refuse(r, events.ReasonIdempotencyKeyReused,
 				fmt.Sprintf("the request id was used for another job at %s", first.Position))
 		}
-		return &events.JobCaptureRepeated{First: first.Position, Month: b.Month}
+		return &events.JobCaptureRepeated{First: first.Position, Month: month}
 	}
-	quota := account.quota(b.Month)
+	quota := account.quota(month)
 	source := events.Source{CanonicalURL: b.CanonicalURL, SourceRules: b.SourceRules, PayloadHash: b.PayloadHash}
 	if id, known := account.Jobs[b.CanonicalURL]; known {
 		return &events.JobCaptureDuplicated{JobID: id, SourceURL: b.Job.SourceURL, Source: source, Count: quota.count()}

@@ -25,6 +25,8 @@ var rewrite = flag.Bool("rewrite", false, "write the transcripts in testdata as 
 //	token-issue <account> <token>
 //	token-revoke <account> <token>
 //	malformed <account> [without=<header>] [<header>=] [data=] [subject=]    a capture, spoilt
+//	close <month>                                                 asks for a month of the partition to be archived
+//	erase <account>
 //	quota <account> [month=]                                      asks the state, decides nothing
 //
 // An answer is the position, the outcome, and what it says. Jobs are called j1, j2, ... as they come up.
@@ -134,7 +136,11 @@ func (s *session) run(line string) string {
 		return s.quota(c.words[0], events.Month(c.value("month", string(events.MonthOf(s.at)))))
 	}
 	id := c.value("id", fmt.Sprintf("#%d", len(s.steps)+1))
-	m := message(c.words[0], id, s.at, s.body(&c))
+	account := c.words[0]
+	if c.name == "close" {
+		account = "" // it is of none
+	}
+	m := message(account, id, s.at, s.body(&c))
 	if c.name == "malformed" {
 		s.spoil(&m, &c)
 	}
@@ -156,6 +162,10 @@ func (s *session) body(c *command) events.RequestBody {
 		return captureBody(url, canonical, c.value("title", "Clerk"), s.at)
 	case c.name == "open":
 		return &events.AccountOpenRequested{Plan: c.value("plan", "free"), Limit: s.limit(c)}
+	case c.name == "close":
+		return &events.MonthCloseRequested{Month: events.Month(c.words[0])}
+	case c.name == "erase":
+		return &events.AccountEraseRequested{}
 	case len(c.words) < 2:
 	case c.name == "plan":
 		return &events.PlanChangeRequested{Plan: c.words[1], Limit: s.limit(c)}
@@ -213,6 +223,8 @@ func (s *session) say(d events.Decision) string {
 		said += " " + b.TokenID
 	case *events.TokenRevoked:
 		said += " " + b.TokenID
+	case *events.MonthArchived:
+		said += " " + string(b.Month)
 	}
 	return said
 }

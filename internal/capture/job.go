@@ -17,5 +17,6 @@ type StoredJob struct {
 type Token struct {
 	Account    string
 	SecretHash events.Digest // SHA-256 of the whole token
+	Admin      bool          // whether it has events.ScopeAdmin
 	Revoked    bool
 }

@@ -8,6 +8,16 @@ import "jobtally/internal/events"
 // part that a batch of requests needs; what is absent from it has not happened.
 type State struct {
 	Accounts map[string]*Account // the open ones
+
+	// Archived is the last month that is archived, empty before the first, and Archive the digest of the decision that
+	// archived it: the last link of the chain of months.
+	Archived events.Month
+	Archive  events.Digest
+
+	// What closing a month, or erasing an account, is to say; nil where there is nothing. Whoever loads the state adds it
+	// up from all decisions before the request, which is therefore decided alone. Fold does not keep it up to date.
+	Closing *events.MonthArchived
+	Erasing *events.AccountErased
 }
 
 // Account is the consistency boundary: no decision looks beyond one.
@@ -41,6 +51,15 @@ func NewAccount(plan string, limit int64) *Account {
 	}
 }
 
+// CountsIn returns the month in which something of a month counts: that month, unless it is archived, and then the
+// first open one.
+func CountsIn(month, archived events.Month) events.Month {
+	if archived == "" || month > archived {
+		return month
+	}
+	return archived.Next()
+}
+
 // quota returns the account's count in a month.
 func (a *Account) quota(month events.Month) Quota {
 	return Quota{Month: month, Used: a.Used[month], Limit: a.Limit}
@@ -48,8 +67,13 @@ func (a *Account) quota(month events.Month) Quota {
 
 // Fold takes a decision into the state. It consults no rules: what is decided is decided.
 func (s *State) Fold(d *events.Decision) {
-	if opened, ok := d.Body.(*events.AccountOpened); ok {
-		s.Accounts[d.Account] = NewAccount(opened.Plan, opened.Limit)
+	switch b := d.Body.(type) {
+	case *events.MonthArchived:
+		s.Archived, s.Archive = b.Month, d.Digest
+	case *events.AccountOpened:
+		s.Accounts[d.Account] = NewAccount(b.Plan, b.Limit)
+	case *events.AccountErased:
+		delete(s.Accounts, d.Account)
 	}
 	account := s.Accounts[d.Account]
 	if account == nil {

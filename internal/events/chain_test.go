@@ -89,6 +89,9 @@ func TestNoChangedByteIsBelieved(t *testing.T) {
 		m := f.Message()
 		for key, values := range m.Header {
 			value, found := values[0], 0
+			if value == "" {
+				continue // of a decision of no account: no byte of it can change
+			}
 			for i := range len(value) {
 				for _, mask := range []byte{0x01, 0x20, 0x80} {
 					changed := []byte(value)

@@ -42,6 +42,8 @@ const (
 	TypePlanChanged          = "jobtally.plan.changed.v1"
 	TypeTokenIssued          = "jobtally.token.issued.v1"
 	TypeTokenRevoked         = "jobtally.token.revoked.v1"
+	TypeMonthArchived        = "jobtally.month.archived.v1"
+	TypeAccountErased        = "jobtally.account.erased.v1"
 )
 
 // Count is a month's count as a decision left it.
@@ -99,6 +101,8 @@ const (
 	ReasonAccountExists        = "account_exists"
 	ReasonTokenExists          = "token_exists"
 	ReasonTokenUnknown         = "token_unknown"
+	ReasonMonthNotOver         = "month_not_over"
+	ReasonMonthNotNext         = "month_not_next"
 )
 
 // RequestRefused says that a request has no effect at all.
@@ -124,13 +128,51 @@ type PlanChanged struct {
 
 // TokenIssued says that a token is accepted from here on.
 type TokenIssued struct {
-	TokenID    string `json:"token_id"`
-	SecretHash Digest `json:"secret_hash"`
+	TokenID    string   `json:"token_id"`
+	SecretHash Digest   `json:"secret_hash"`
+	Scopes     []string `json:"scopes,omitempty"`
 }
 
 // TokenRevoked says that a token is accepted no longer.
 type TokenRevoked struct {
 	TokenID string `json:"token_id"`
+}
+
+// Totals are the counts of a month: of one account, or of a partition.
+type Totals struct {
+	Requests   int64 `json:"requests"` // all that belong to the month, counted or not
+	Captured   int64 `json:"captured"`
+	Duplicated int64 `json:"duplicated"`
+	Rejected   int64 `json:"rejected"`
+	Repeated   int64 `json:"repeated"`
+
+	// The positions of the first and the last of the requests; absent where there is none.
+	First Position `json:"first,omitzero"`
+	Last  Position `json:"last,omitzero"`
+}
+
+// MonthArchived says that a month of the partition is over: what comes later counts in the month after it. The totals do
+// not include the closing itself. It is a link of the chain of the partition's months, and of no account.
+type MonthArchived struct {
+	Month Month `json:"month"`
+	Totals
+	Accounts int64  `json:"accounts"` // that have requests in the month
+	Digest   Digest `json:"digest"`   // over the leaves of these accounts, in the order of their names
+}
+
+// AccountErased says that the account is forgotten: its requests and decisions before this one are removed, but for
+// those of earlier erasures. What stays is its name and, so that the months it counted in can still be proved, its
+// totals. Nothing before it is there to follow from: its chain begins with it.
+type AccountErased struct {
+	Requests int64         `json:"requests"` // that are removed, each with its decision
+	Months   []ErasedMonth `json:"months"`   // in order
+}
+
+// ErasedMonth is what stays of a month of an erased account.
+type ErasedMonth struct {
+	Month Month `json:"month"`
+	Totals
+	Leaf Digest `json:"leaf"` // of the account in the digest of the month
 }
 
 func (*JobCaptured) outcome() string          { return "captured" }
@@ -142,6 +184,9 @@ func (*AccountOpened) outcome() string        { return "opened" }
 func (*PlanChanged) outcome() string          { return "plan_changed" }
 func (*TokenIssued) outcome() string          { return "token_issued" }
 func (*TokenRevoked) outcome() string         { return "token_revoked" }
+func (*MonthArchived) outcome() string        { return outcomeMonthArchived }
+func (*AccountErased) outcome() string        { return outcomeErased }
+func (*Erased) outcome() string               { return "" }
 
 func (*JobCaptured) decisionType() string          { return TypeJobCaptured }
 func (*JobCaptureDuplicated) decisionType() string { return TypeJobCaptureDuplicated }
@@ -152,6 +197,9 @@ func (*AccountOpened) decisionType() string        { return TypeAccountOpened }
 func (*PlanChanged) decisionType() string          { return TypePlanChanged }
 func (*TokenIssued) decisionType() string          { return TypeTokenIssued }
 func (*TokenRevoked) decisionType() string         { return TypeTokenRevoked }
+func (*MonthArchived) decisionType() string        { return TypeMonthArchived }
+func (*AccountErased) decisionType() string        { return TypeAccountErased }
+func (*Erased) decisionType() string               { return "" }
 
 func (b *JobCaptured) about() string          { return b.JobID }
 func (b *JobCaptureDuplicated) about() string { return b.JobID }
@@ -162,6 +210,9 @@ func (*AccountOpened) about() string          { return "" }
 func (*PlanChanged) about() string            { return "" }
 func (b *TokenIssued) about() string          { return b.TokenID }
 func (b *TokenRevoked) about() string         { return b.TokenID }
+func (b *MonthArchived) about() string        { return string(b.Month) }
+func (*AccountErased) about() string          { return "" }
+func (*Erased) about() string                 { return "" }
 
 // TypeOf returns the CloudEvents type of a decision with this body, such as jobtally.job.captured.v1.
 func TypeOf(body DecisionBody) string { return body.decisionType() }
@@ -190,6 +241,10 @@ func newDecisionBody(ceType string) DecisionBody {
 		return &TokenIssued{}
 	case TypeTokenRevoked:
 		return &TokenRevoked{}
+	case TypeMonthArchived:
+		return &MonthArchived{}
+	case TypeAccountErased:
+		return &AccountErased{}
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"math/bits"
 	"strings"
 )
 
@@ -37,6 +38,29 @@ func ParseDigest(s string) (d Digest, err error) {
 		return Digest{}, errDigest
 	}
 	return d, nil
+}
+
+// Plus returns the sum of two digests modulo 2^256. Sums tell whether two sets of digests are the same, in whatever
+// order they were gathered, and what was added can be taken out again with Minus.
+func (d Digest) Plus(other Digest) Digest {
+	carry := uint64(0)
+	for i := len(d) - 8; i >= 0; i -= 8 {
+		var sum uint64
+		sum, carry = bits.Add64(binary.BigEndian.Uint64(d[i:]), binary.BigEndian.Uint64(other[i:]), carry)
+		binary.BigEndian.PutUint64(d[i:], sum)
+	}
+	return d
+}
+
+// Minus is the reverse of Plus.
+func (d Digest) Minus(other Digest) Digest {
+	borrow := uint64(0)
+	for i := len(d) - 8; i >= 0; i -= 8 {
+		var difference uint64
+		difference, borrow = bits.Sub64(binary.BigEndian.Uint64(d[i:]), binary.BigEndian.Uint64(other[i:]), borrow)
+		binary.BigEndian.PutUint64(d[i:], difference)
+	}
+	return d
 }
 
 // String returns the digest in hexadecimal.

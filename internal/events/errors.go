@@ -14,7 +14,7 @@ var (
 	// ErrUnknownType is the error of a message whose CloudEvents type this version does not know. Skipping a fact is
 	// wrong for ever, so whoever reads it stops: a newer writer is about.
 	ErrUnknownType = errors.New("unknown type")
-	// ErrGap is the error of reading a stream that skips a number: a message was removed behind the ledger's back.
+	// ErrGap is the error of reading a stream that skips a number that no erasure explains: a message was removed behind the ledger's back.
 	ErrGap = errors.New("the ledger has a gap")
 	// ErrFenced is the error of a decide-append that found another decision under its number: another projector was
 	// first, and its decision holds.

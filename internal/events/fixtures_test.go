@@ -23,6 +23,10 @@ var (
 	fixturePayload  = Hash([]byte("payload"))
 	fixtureSecret   = Hash([]byte("secret"))
 	fixturePrevious = Hash([]byte("the decision before"))
+	fixtureTotals   = Totals{
+		Requests: 11, Captured: 5, Duplicated: 3, Rejected: 2, Repeated: 1,
+		First: Position{Partition: fixturePartition, Sequence: 7}, Last: Position{Partition: fixturePartition, Sequence: 1233},
+	}
 )
 
 // fullJob has a value in every field, with the characters that JSON, HTML and UTF-8 treat in their own ways.
@@ -50,6 +54,7 @@ func requestFixtures() []requestFixture {
 		name string
 		body RequestBody
 	}{
+
 		{TypeJobCaptureRequested, &JobCaptureRequested{
 			Month: "2026-11", Job: fullJob(), CanonicalURL: "https://example.com/jobs/1?b=2", SourceRules: 1, PayloadHash: fixturePayload,
 		}},
@@ -60,10 +65,16 @@ func requestFixtures() []requestFixture {
 		{TypePlanChangeRequested, &PlanChangeRequested{Plan: "pro", Limit: -1}},
 		{TypeTokenIssueRequested, &TokenIssueRequested{TokenID: "tok_1", SecretHash: fixtureSecret}},
 		{TypeTokenRevokeRequested, &TokenRevokeRequested{TokenID: "tok_1"}},
+		{TypeMonthCloseRequested, &MonthCloseRequested{Month: "2026-11"}},
+		{TypeAccountEraseRequested, &AccountEraseRequested{}},
+		{TypeTokenIssueRequested + ".admin", &TokenIssueRequested{TokenID: "tok_1", SecretHash: fixtureSecret, Scopes: []string{ScopeAdmin}}},
 	}
 	var fixtures []requestFixture
 	for _, b := range bodies {
 		r := Request{Account: fixtureAccount, ID: "retry me: 50 % of \"Grüße\"", Time: fixtureTime, Body: b.body, Position: fixturePosition}
+		if b.name == TypeMonthCloseRequested {
+			r.Account = ""
+		}
 		r.Digest = requestDigest(r.Message(fixturePartitions))
 		fixtures = append(fixtures, requestFixture{b.name, r})
 	}
@@ -103,6 +114,9 @@ func decisionFixtures() []decisionFixture {
 		{TypePlanChanged, &PlanChanged{Plan: "pro", Limit: -1, PreviousPlan: "free", PreviousLimit: 50}},
 		{TypeTokenIssued, &TokenIssued{TokenID: "tok_1", SecretHash: fixtureSecret}},
 		{TypeTokenRevoked, &TokenRevoked{TokenID: "tok_1"}},
+		{TypeTokenIssued + ".admin", &TokenIssued{TokenID: "tok_1", SecretHash: fixtureSecret, Scopes: []string{ScopeAdmin}}},
+		{TypeMonthArchived, &MonthArchived{Month: "2026-11", Totals: fixtureTotals, Accounts: 3, Digest: Hash([]byte("leaves"))}},
+		{TypeAccountErased, &AccountErased{Requests: 11, Months: []ErasedMonth{{Month: "2026-11", Totals: fixtureTotals, Leaf: Hash([]byte("leaf"))}}}},
 	}
 	request := requestFixtures()[0].Request
 	var fixtures []decisionFixture
@@ -110,6 +124,9 @@ func decisionFixtures() []decisionFixture {
 		d := Decision{
 			Position: request.Position, Account: request.Account, RequestID: request.ID, Time: request.Time,
 			RequestDigest: request.Digest, Body: b.body,
+		}
+		if b.name == TypeMonthArchived {
+			d.Account = ""
 		}
 		d.Seal(fixturePrevious)
 		fixtures = append(fixtures, decisionFixture{b.name, d})

@@ -3,6 +3,7 @@ package events
 import (
 	"errors"
 	"reflect"
+	"slices"
 	"testing"
 )
 
@@ -25,6 +26,9 @@ func FuzzDecodeRequest(f *testing.F) {
 		m := Message{Subject: subject, Sequence: 7, Data: data, Header: map[string][]string{
 			headerID: {id}, headerType: {ceType}, headerTime: {ceTime},
 		}}
+		if m.Void() {
+			return
+		}
 		r, err := DecodeRequest(m, fixturePartition, fixturePartitions)
 		if err != nil {
 			if !errors.Is(err, ErrUnknownType) || newRequestBody(ceType) != nil {
@@ -59,7 +63,7 @@ func FuzzDecodeDecision(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, account, requestID, ceType, ceTime string, data []byte) {
 		digest := fixturePayload.String()
-		m := Message{Sequence: 1234, Data: data, Header: map[string][]string{
+		m := Message{Subject: "jobs.6.demo.captured", Sequence: 1234, Data: data, Header: map[string][]string{
 			headerID: {"6-1234"}, headerAccount: {account}, headerRequestID: {requestID}, headerType: {ceType}, headerTime: {ceTime},
 			headerRequestDigest: {digest}, headerDigest: {digest},
 		}}
@@ -99,6 +103,10 @@ func isIncomplete(body DecisionBody) bool {
 		return b.Month == ""
 	case *JobCaptureRepeated:
 		return b.Month == "" || b.First.Sequence == 0
+	case *MonthArchived:
+		return b.Month == ""
+	case *AccountErased:
+		return slices.ContainsFunc(b.Months, func(m ErasedMonth) bool { return m.Month == "" })
 	}
 	return false
 }

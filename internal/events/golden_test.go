@@ -88,13 +88,16 @@ func TestGoldenDecisions(t *testing.T) {
 // written is read for ever.
 func TestGoldenFilesAreAllOfTheTypes(t *testing.T) {
 	want := []string{
+		"jobtally.account.erase_requested.v1", "jobtally.account.erased.v1",
 		"jobtally.account.open_requested.v1", "jobtally.account.opened.v1",
 		"jobtally.job.capture_duplicated.v1", "jobtally.job.capture_rejected.v1", "jobtally.job.capture_repeated.v1",
 		"jobtally.job.capture_requested.v1", "jobtally.job.capture_requested.v1.bare",
 		"jobtally.job.captured.v1", "jobtally.job.captured.v1.bare",
+		"jobtally.month.archived.v1", "jobtally.month.close_requested.v1",
 		"jobtally.plan.change_requested.v1", "jobtally.plan.changed.v1",
 		"jobtally.request.refused.v1", "jobtally.request.refused.v1.job",
-		"jobtally.token.issue_requested.v1", "jobtally.token.issued.v1",
+		"jobtally.token.issue_requested.v1", "jobtally.token.issue_requested.v1.admin",
+		"jobtally.token.issued.v1", "jobtally.token.issued.v1.admin",
 		"jobtally.token.revoke_requested.v1", "jobtally.token.revoked.v1",
 	}
 	entries, err := os.ReadDir(filepath.Dir(goldenPath("")))
@@ -111,7 +114,7 @@ func TestGoldenFilesAreAllOfTheTypes(t *testing.T) {
 		t.Errorf("golden files\n%q\nwant\n%q", files, want)
 	}
 	for _, name := range files {
-		ceType := strings.TrimSuffix(strings.TrimSuffix(name, ".bare"), ".job")
+		ceType := strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(name, ".bare"), ".job"), ".admin")
 		if newRequestBody(ceType) == nil && newDecisionBody(ceType) == nil {
 			t.Errorf("%s is a type no longer known", ceType)
 		}

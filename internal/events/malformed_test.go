@@ -30,17 +30,17 @@ func replace(before, after string) func(*Message) {
 }
 
 const (
-	otherSubject = "the subject is not requests.<partition>.<account>.<kind>"
-	noAccount    = "the subject names no account"
-	noID         = "a request id has 1 to 255 bytes"
-	control      = "a request id has no control characters"
-	notEscaped   = "ce-id: not percent-encoded UTF-8"
-	notATime     = "ce-time is not a time of RFC 3339, of the years 0 to 9999 in UTC"
-	notCapture   = "the data is not that of a jobtally.job.capture_requested.v1"
-	notOpen      = "the data is not that of a jobtally.account.open_requested.v1"
-	notToken     = "the data is not that of a jobtally.token.issue_requested.v1"
-	needs        = "a capture needs canonical_url, month and payload_hash"
-	needsToken   = "a token needs token_id and secret_hash"
+	otherSubject  = "the subject is not requests.<partition>.<account>.<kind>"
+	noSuchAccount = "the subject names no account"
+	noID          = "a request id has 1 to 255 bytes"
+	control       = "a request id has no control characters"
+	notEscaped    = "ce-id: not percent-encoded UTF-8"
+	notATime      = "ce-time is not a time of RFC 3339, of the years 0 to 9999 in UTC"
+	notCapture    = "the data is not that of a jobtally.job.capture_requested.v1"
+	notOpen       = "the data is not that of a jobtally.account.open_requested.v1"
+	notToken      = "the data is not that of a jobtally.token.issue_requested.v1"
+	needs         = "a capture needs canonical_url, month and payload_hash"
+	needsToken    = "a token needs token_id and secret_hash"
 )
 
 type malformedCase struct {
@@ -56,14 +56,16 @@ func malformedCases() []malformedCase {
 	const capture, open, plan, issue, revoke = TypeJobCaptureRequested, TypeAccountOpenRequested, TypePlanChangeRequested, TypeTokenIssueRequested, TypeTokenRevokeRequested
 	id, long := requestFixtures()[0].ID, strings.Repeat("x", 256)
 	return []malformedCase{
-		{"no subject", capture, subjectOf(""), "", "", "", otherSubject},
 		{"three tokens", capture, subjectOf("requests.6.demo"), "", "", "", otherSubject},
 		{"five tokens", capture, subjectOf("requests.6.demo.job.capture"), "", "", "", otherSubject},
-		{"account in capitals", capture, subjectOf("requests.6.Demo.job_capture"), "", "", "job_capture", noAccount},
-		{"empty account", capture, subjectOf("requests.6..job_capture"), "", "", "job_capture", noAccount},
-		{"account of bytes", capture, subjectOf("requests.6.\xff.job_capture"), "", "", "job_capture", noAccount},
-		{"account too long", capture, subjectOf("requests.6." + long + ".job_capture"), "", "", "job_capture", noAccount},
+		{"account in capitals", capture, subjectOf("requests.6.Demo.job_capture"), "", "", "job_capture", noSuchAccount},
+		{"empty account", capture, subjectOf("requests.6..job_capture"), "", "", "job_capture", noSuchAccount},
+		{"account of bytes", capture, subjectOf("requests.6.\xff.job_capture"), "", "", "job_capture", noSuchAccount},
+		{"account too long", capture, subjectOf("requests.6." + long + ".job_capture"), "", "", "job_capture", noSuchAccount},
 		{"wrong partition", capture, subjectOf("requests.6.acme.job_capture"), "", "", "job_capture", "account acme belongs to partition 15"},
+		{"no account of another kind", capture, subjectOf("requests.6.~.job_capture"), "", "", "job_capture", noSuchAccount},
+		{"close of no month", TypeMonthCloseRequested, replace(`"2026-11"`, `""`), "", id, "month_close", "the data is not that of a jobtally.month.close_requested.v1"},
+		{"close without a month", TypeMonthCloseRequested, dataOf("{}"), "", id, "month_close", "a month close needs month"},
 		{"wrong kind", capture, subjectOf("requests.6.demo.plan_change"), "demo", id, "plan_change", capture + " stands under the subject of another kind"},
 		{"unknown kind", plan, subjectOf("requests.6.demo.x"), "demo", id, "x", plan + " stands under the subject of another kind"},
 		{"no kind", plan, subjectOf("requests.6.demo."), "demo", id, "", plan + " stands under the subject of another kind"},
@@ -165,7 +167,7 @@ func checkRefusalCanBeWritten(t *testing.T, r *Request) {
 
 func TestUnknownTypeStops(t *testing.T) {
 	for _, ceType := range []string{
-		"jobtally.job.capture_requested.v2", "jobtally.month.close_requested.v1", "JOBTALLY.JOB.CAPTURE_REQUESTED.V1",
+		"jobtally.job.capture_requested.v2", "jobtally.month.close_requested.v2", "JOBTALLY.JOB.CAPTURE_REQUESTED.V1",
 		TypeJobCaptured, // a decision is no request
 		"x", "\xff",
 	} {

@@ -39,19 +39,38 @@ const (
 // requests.<partition>.<account>.<kind>.
 func (r *Request) Message(partitions int) Message {
 	return Message{
-		Subject: subject(requestsSubject, PartitionOf(r.Account, partitions), r.Account, r.Body.requestKind()),
+		Subject: subject(requestsSubject, r.Partition(partitions), subjectAccount(r.Account), r.Body.requestKind()),
 		Header: map[string][]string{
 			headerSpecVersion: {"1.0"},
 			headerID:          {escape(r.ID)},
-			headerSource:      {"/jobtally/accounts/" + r.Account},
+			headerSource:      {r.source()},
 			headerType:        {r.Body.requestType()},
 			headerTime:        {formatTime(r.Time)},
-			headerSubject:     {r.Account},
+			headerSubject:     {subjectAccount(r.Account)},
 			headerContentType: {"application/json"},
 		},
 		Data: encode(r.Body),
 	}
 }
+
+func (r *Request) source() string {
+	if r.Account == "" {
+		return "/jobtally/projector"
+	}
+	return "/jobtally/accounts/" + r.Account
+}
+
+// Partition returns the partition of the account, in a ledger of so many. A request of no account is asked of the
+// partition in its Position.
+func (r *Request) Partition(partitions int) int {
+	if r.Account == "" {
+		return r.Position.Partition
+	}
+	return PartitionOf(r.Account, partitions)
+}
+
+// Void says whether a message stands for one that was erased with its account: a number and nothing else.
+func (m *Message) Void() bool { return m.Subject == "" }
 
 // DecodeRequest reads message m of REQUESTS_p of a ledger of so many partitions. Bytes that cannot be read give a
 // request whose body is Malformed, for a decision is due to them too. The only error is ErrUnknownType.
@@ -59,6 +78,9 @@ func DecodeRequest(m Message, partition, partitions int) (Request, error) {
 	r := Request{
 		Position: Position{Partition: partition, Sequence: m.Sequence},
 		Digest:   requestDigest(m),
+	}
+	if m.Void() {
+		return Request{Position: r.Position, Body: &Erased{}}, nil
 	}
 	kind, err := r.decode(m, partitions)
 	if errors.Is(err, ErrUnknownType) {
@@ -79,13 +101,9 @@ func (r *Request) decode(m Message, partitions int) (string, error) {
 		return "", errors.New("the subject is not requests.<partition>.<account>.<kind>")
 	}
 	kind := tokens[3]
-	if ValidAccount(tokens[2]) != nil {
-		return kind, errors.New("the subject names no account")
+	if err := r.decodeAccount(tokens[2], kind, partitions); err != nil {
+		return kind, err
 	}
-	if want := PartitionOf(tokens[2], partitions); want != r.Position.Partition {
-		return kind, fmt.Errorf("account %s belongs to partition %d", tokens[2], want)
-	}
-	r.Account = tokens[2]
 	id, err := unescape(header(m, headerID))
 	if err != nil {
 		return kind, fmt.Errorf("ce-id: %w", err)
@@ -98,6 +116,20 @@ func (r *Request) decode(m Message, partitions int) (string, error) {
 		return kind, fmt.Errorf("ce-time %w", err)
 	}
 	return kind, r.decodeBody(header(m, headerType), kind, m.Data)
+}
+
+func (r *Request) decodeAccount(account, kind string, partitions int) error {
+	if account == noAccount && kind == kindMonthClose {
+		return nil
+	}
+	if ValidAccount(account) != nil {
+		return errors.New("the subject names no account")
+	}
+	if want := PartitionOf(account, partitions); want != r.Position.Partition {
+		return fmt.Errorf("account %s belongs to partition %d", account, want)
+	}
+	r.Account = account
+	return nil
 }
 
 func (r *Request) decodeBody(ceType, kind string, data []byte) error {
@@ -153,6 +185,10 @@ func validBody(body RequestBody) error {
 		if b.TokenID == "" {
 			return errors.New("a token needs token_id")
 		}
+	case *MonthCloseRequested:
+		if b.Month == "" {
+			return errors.New("a month close needs month")
+		}
 	}
 	return nil
 }
@@ -177,7 +213,7 @@ func requestDigest(m Message) Digest {
 // decision on a capture, and accounts.… for any other.
 func (d *Decision) Message() Message {
 	m := Message{
-		Subject: subject(d.root(), d.Position.Partition, d.subjectAccount(), d.Body.outcome()),
+		Subject: subject(d.root(), d.Position.Partition, subjectAccount(d.Account), d.Body.outcome()),
 		Header: map[string][]string{
 			headerSpecVersion:   {"1.0"},
 			headerID:            {d.Position.String()},
@@ -212,18 +248,25 @@ func (d *Decision) root() string {
 	return accountsSubject
 }
 
-// subjectAccount is the account, or ~, which no account is called, where the request named none of this partition.
-func (d *Decision) subjectAccount() string {
-	if d.Account == "" {
-		return "~"
+// noAccount stands in a subject where there is no account: none is called so.
+const noAccount = "~"
+
+// subjectAccount is the account, or ~ for a request of none, or that names none of this partition.
+func subjectAccount(account string) string {
+	if account == "" {
+		return noAccount
 	}
-	return d.Account
+	return account
 }
 
 // DecodeDecision reads message m of DECISIONS_p. The error is ErrUnknownType, or tells what cannot be read: unlike
 // a request a decision is never malformed by right.
 func DecodeDecision(m Message, partition int) (Decision, error) {
 	d := Decision{Position: Position{Partition: partition, Sequence: m.Sequence}, Data: m.Data}
+	if m.Void() {
+		d.Body = &Erased{}
+		return d, nil
+	}
 	if id := header(m, headerID); id != d.Position.String() {
 		return d, fmt.Errorf("decision %s: its ce-id is %q", d.Position, id)
 	}

@@ -8,7 +8,7 @@ const MaxRequestIDLength = 255
 // Request is one message of REQUESTS_p: something that was asked. It carries everything that the decision needs,
 // so that deciding it again in ten years gives the same answer.
 type Request struct {
-	Account string    // of this partition; empty where the message names none such
+	Account string    // of this partition; empty where the message names none such, or asks for no account
 	ID      string    // the idempotency key: unique in the account, chosen by the client or at the edge
 	Time    time.Time // the one clock reading of the request, UTC
 	Body    RequestBody
@@ -50,12 +50,25 @@ type PlanChangeRequested struct {
 type TokenIssueRequested struct {
 	TokenID    string `json:"token_id"`
 	SecretHash Digest `json:"secret_hash"` // SHA-256 of the whole token
+	// Scopes is what the token may be used for beyond the jobs and the quota of its account: ScopeAdmin, or nothing.
+	Scopes []string `json:"scopes,omitempty"`
 }
+
+// ScopeAdmin lets a token act on any account.
+const ScopeAdmin = "admin"
 
 // TokenRevokeRequested asks for a token to be accepted no longer.
 type TokenRevokeRequested struct {
 	TokenID string `json:"token_id"`
 }
+
+// MonthCloseRequested asks for the month of the partition to be archived. It is the projector's own, of no account.
+type MonthCloseRequested struct {
+	Month Month `json:"month"`
+}
+
+// AccountEraseRequested asks for the account to be forgotten: everything that was asked and decided of it so far.
+type AccountEraseRequested struct{}
 
 // Malformed stands for a message that cannot be read as a request. It is made by DecodeRequest and never written.
 type Malformed struct {
@@ -63,28 +76,40 @@ type Malformed struct {
 	Reason string // why it cannot be read
 }
 
+// Erased stands for a request or a decision that was erased with its account: a number to which there is no message any
+// more. It is made by DecodeRequest and DecodeDecision of a void, and never written.
+type Erased struct{}
+
 // The CloudEvents types of requests.
 const (
-	TypeJobCaptureRequested  = "jobtally.job.capture_requested.v1"
-	TypeAccountOpenRequested = "jobtally.account.open_requested.v1"
-	TypePlanChangeRequested  = "jobtally.plan.change_requested.v1"
-	TypeTokenIssueRequested  = "jobtally.token.issue_requested.v1"
-	TypeTokenRevokeRequested = "jobtally.token.revoke_requested.v1"
+	TypeJobCaptureRequested   = "jobtally.job.capture_requested.v1"
+	TypeAccountOpenRequested  = "jobtally.account.open_requested.v1"
+	TypePlanChangeRequested   = "jobtally.plan.change_requested.v1"
+	TypeTokenIssueRequested   = "jobtally.token.issue_requested.v1"
+	TypeTokenRevokeRequested  = "jobtally.token.revoke_requested.v1"
+	TypeMonthCloseRequested   = "jobtally.month.close_requested.v1"
+	TypeAccountEraseRequested = "jobtally.account.erase_requested.v1"
 )
 
-func (*JobCaptureRequested) requestKind() string  { return "job_capture" }
-func (*AccountOpenRequested) requestKind() string { return "account_open" }
-func (*PlanChangeRequested) requestKind() string  { return "plan_change" }
-func (*TokenIssueRequested) requestKind() string  { return "token_issue" }
-func (*TokenRevokeRequested) requestKind() string { return "token_revoke" }
-func (m *Malformed) requestKind() string          { return m.Kind }
+func (*JobCaptureRequested) requestKind() string   { return "job_capture" }
+func (*AccountOpenRequested) requestKind() string  { return "account_open" }
+func (*PlanChangeRequested) requestKind() string   { return "plan_change" }
+func (*TokenIssueRequested) requestKind() string   { return "token_issue" }
+func (*TokenRevokeRequested) requestKind() string  { return "token_revoke" }
+func (*MonthCloseRequested) requestKind() string   { return kindMonthClose }
+func (*AccountEraseRequested) requestKind() string { return kindAccountErase }
+func (m *Malformed) requestKind() string           { return m.Kind }
+func (*Erased) requestKind() string                { return "" }
 
-func (*JobCaptureRequested) requestType() string  { return TypeJobCaptureRequested }
-func (*AccountOpenRequested) requestType() string { return TypeAccountOpenRequested }
-func (*PlanChangeRequested) requestType() string  { return TypePlanChangeRequested }
-func (*TokenIssueRequested) requestType() string  { return TypeTokenIssueRequested }
-func (*TokenRevokeRequested) requestType() string { return TypeTokenRevokeRequested }
-func (*Malformed) requestType() string            { return "" }
+func (*JobCaptureRequested) requestType() string   { return TypeJobCaptureRequested }
+func (*AccountOpenRequested) requestType() string  { return TypeAccountOpenRequested }
+func (*PlanChangeRequested) requestType() string   { return TypePlanChangeRequested }
+func (*TokenIssueRequested) requestType() string   { return TypeTokenIssueRequested }
+func (*TokenRevokeRequested) requestType() string  { return TypeTokenRevokeRequested }
+func (*MonthCloseRequested) requestType() string   { return TypeMonthCloseRequested }
+func (*AccountEraseRequested) requestType() string { return TypeAccountEraseRequested }
+func (*Malformed) requestType() string             { return "" }
+func (*Erased) requestType() string                { return "" }
 
 // KindOf returns the last token of the subject of a request with this body, such as job_capture.
 func KindOf(body RequestBody) string { return body.requestKind() }
@@ -102,6 +127,10 @@ func newRequestBody(ceType string) RequestBody {
 		return &TokenIssueRequested{}
 	case TypeTokenRevokeRequested:
 		return &TokenRevokeRequested{}
+	case TypeMonthCloseRequested:
+		return &MonthCloseRequested{}
+	case TypeAccountEraseRequested:
+		return &AccountEraseRequested{}
 	}
 	return nil
 }

@@ -1,6 +1,9 @@
 package events
 
-import "strconv"
+import (
+	"strconv"
+	"strings"
+)
 
 // Stream is one of the two streams of a partition.
 type Stream string
@@ -19,6 +22,14 @@ const (
 	accountsSubject = "accounts"
 )
 
+// The last tokens of the subjects of months and erasures: these are looked for among all others.
+const (
+	kindMonthClose       = "month_close"
+	kindAccountErase     = "account_erase"
+	outcomeMonthArchived = "month_archived"
+	outcomeErased        = "erased"
+)
+
 // Name returns the name of the stream of a partition, such as REQUESTS_0.
 func (s Stream) Name(partition int) string { return string(s) + "_" + strconv.Itoa(partition) }
 
@@ -29,6 +40,37 @@ func (s Stream) Subjects(partition int) []string {
 		return []string{requestsSubject + rest}
 	}
 	return []string{jobsSubject + rest, accountsSubject + rest}
+}
+
+// SubjectsOf returns the subjects of an account in the stream of a partition. Those of no account are of the empty name.
+func (s Stream) SubjectsOf(account string, partition int) []string {
+	if s == Requests {
+		return []string{subject(requestsSubject, partition, subjectAccount(account), "*")}
+	}
+	return []string{
+		subject(jobsSubject, partition, subjectAccount(account), "*"), subject(accountsSubject, partition, subjectAccount(account), "*"),
+	}
+}
+
+// ClosesSubject returns the subject of the requests to close a month of a partition.
+func ClosesSubject(partition int) string {
+	return subject(requestsSubject, partition, noAccount, kindMonthClose)
+}
+
+// ArchivesSubject returns the subject of the archived months of a partition.
+func ArchivesSubject(partition int) string {
+	return subject(accountsSubject, partition, noAccount, outcomeMonthArchived)
+}
+
+// ErasuresSubject returns the subject of the erasures in a partition.
+func ErasuresSubject(partition int) string {
+	return subject(accountsSubject, partition, "*", outcomeErased)
+}
+
+// Remains says whether a message of an account, request or decision, outlives the account's erasure: those of erasures
+// do, for they say what the missing numbers are.
+func (m *Message) Remains() bool {
+	return strings.HasSuffix(m.Subject, "."+kindAccountErase) || strings.HasSuffix(m.Subject, "."+outcomeErased)
 }
 
 // Heads are the last sequences of the pair of a partition. Decisions never exceeds Requests in a sound ledger.

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -258,4 +259,55 @@ func TestUnescapeGivesUTF8(t *testing.T) {
 			t.Fatalf("unescape(%q) = %q, %v", text, got, err)
 		}
 	})
+}
+
+func TestSumOfDigests(t *testing.T) {
+	a, b, c := Hash([]byte("a")), Hash([]byte("b")), Hash([]byte("c"))
+	if a.Plus(b).Plus(c) != c.Plus(a).Plus(b) {
+		t.Error("a sum depends on the order")
+	}
+	if a.Plus(b).Minus(b) != a || a.Minus(b).Plus(b) != a {
+		t.Error("what was added cannot be taken out again")
+	}
+	one := Digest{31: 1}
+	if carried := (Digest{}).Minus(one); carried.String() != strings.Repeat("f", 64) || carried.Plus(one) != (Digest{}) {
+		t.Errorf("0 - 1 = %s", carried)
+	}
+}
+
+func TestAVoidIsReadAsErased(t *testing.T) {
+	void := Message{Sequence: 7}
+	r, err := DecodeRequest(void, fixturePartition, fixturePartitions)
+	if want := (Request{Position: Position{fixturePartition, 7}, Body: &Erased{}}); err != nil || !reflect.DeepEqual(r, want) {
+		t.Errorf("request %+v, %v", r, err)
+	}
+	d, err := DecodeDecision(void, fixturePartition)
+	if want := (Decision{Position: Position{fixturePartition, 7}, Body: &Erased{}}); err != nil || !reflect.DeepEqual(d, want) {
+		t.Errorf("decision %+v, %v", d, err)
+	}
+}
+
+func TestSubjects(t *testing.T) {
+	for want, got := range map[string][]string{
+		"requests.6.demo.*":               Requests.SubjectsOf("demo", 6),
+		"jobs.6.demo.* accounts.6.demo.*": Decisions.SubjectsOf("demo", 6),
+		"jobs.6.~.* accounts.6.~.*":       Decisions.SubjectsOf("", 6),
+		"accounts.6.~.month_archived":     {ArchivesSubject(6)},
+		"accounts.6.*.erased":             {ErasuresSubject(6)},
+		"requests.6.~.month_close":        {ClosesSubject(6)},
+	} {
+		if strings.Join(got, " ") != want {
+			t.Errorf("subjects %q, want %q", got, want)
+		}
+	}
+	for _, f := range requestFixtures() {
+		if m := f.Message(fixturePartitions); m.Remains() != (f.name == TypeAccountEraseRequested) {
+			t.Errorf("%s remains: %t", m.Subject, m.Remains())
+		}
+	}
+	for _, f := range decisionFixtures() {
+		if m := f.Message(); m.Remains() != (f.name == TypeAccountErased) {
+			t.Errorf("%s remains: %t", m.Subject, m.Remains())
+		}
+	}
 }

@@ -173,7 +173,8 @@ func TestDecisionSubjects(t *testing.T) {
 		TypeJobCaptureRepeated: "jobs.6.demo.repeated", TypeRequestRefused: "accounts.6.demo.refused",
 		TypeRequestRefused + ".job": "jobs.6.demo.refused", TypeAccountOpened: "accounts.6.demo.opened",
 		TypePlanChanged: "accounts.6.demo.plan_changed", TypeTokenIssued: "accounts.6.demo.token_issued",
-		TypeTokenRevoked: "accounts.6.demo.token_revoked",
+		TypeTokenRevoked: "accounts.6.demo.token_revoked", TypeTokenIssued + ".admin": "accounts.6.demo.token_issued",
+		TypeMonthArchived: "accounts.6.~.month_archived", TypeAccountErased: "accounts.6.demo.erased",
 	}
 	for _, f := range decisionFixtures() {
 		if got := f.Message().Subject; got != want[f.name] {

@@ -61,7 +61,7 @@ func StartEmbedded(dir string, sync time.Duration, log *slog.Logger) (*Embedded,
 	if err := dropUnborn(store); err != nil {
 		return nil, err
 	}
-	if err := forgetIndexes(store); err != nil {
+	if err := errors.Join(scrubOnce(store), forgetIndexes(store)); err != nil {
 		return nil, err
 	}
 	e := &Embedded{

@@ -19,14 +19,14 @@ import (
 const stallTimeout = time.Second
 
 // ReadTo yields the messages of a stream after one sequence and up to another that is not beyond the head, in order, in
-// batches of up to 512 messages, and ends; those of one account, or of all where account is empty. Unlike Read it makes
+// batches of up to 512 messages, and ends; those under the given subjects, or all where none are given. Unlike Read it makes
 // nothing of gaps: which numbers are due is for the caller to know. On an error it yields that and stops.
-func (l *Ledger) ReadTo(ctx context.Context, stream events.Stream, partition int, account string, after, last uint64) iter.Seq2[[]events.Message, error] {
+func (l *Ledger) ReadTo(ctx context.Context, stream events.Stream, partition int, subjects []string, after, last uint64) iter.Seq2[[]events.Message, error] {
 	return func(yield func([]events.Message, error) bool) {
 		ctx, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
 		defer l.cancelWhenLost(cancel)()
-		r := stretch{l: l, name: stream.Name(partition), filters: filters(stream, partition, account), after: after, last: last}
+		r := stretch{l: l, name: stream.Name(partition), filters: subjects, after: after, last: last}
 		// A consumer that found the end is followed by one more, which starts there and has nothing pending: what a
 		// server says in passing of what is pending may fall short.
 		for more := true; more && r.after < r.last; {
@@ -37,17 +37,6 @@ func (l *Ledger) ReadTo(ctx context.Context, stream events.Stream, partition int
 			}
 		}
 	}
-}
-
-// filters are the subjects of an account in a stream: none stands for all.
-func filters(stream events.Stream, partition int, account string) (subjects []string) {
-	if account == "" {
-		return nil
-	}
-	for _, all := range stream.Subjects(partition) {
-		subjects = append(subjects, strings.TrimSuffix(all, ">")+account+".*")
-	}
-	return subjects
 }
 
 // stretch is what of a stream is still to be read.
@@ -135,7 +124,11 @@ func (r *stretch) skip(ctx context.Context) error {
 }
 
 func (r *stretch) wants(subject string) bool {
-	return r.filters == nil || slices.ContainsFunc(r.filters, func(filter string) bool {
-		return strings.HasPrefix(subject, strings.TrimSuffix(filter, "*"))
-	})
+	return len(r.filters) == 0 || slices.ContainsFunc(r.filters, func(filter string) bool { return matches(subject, filter) })
+}
+
+// matches says whether a subject is one of those that a filter means, in which * stands for any one token.
+func matches(subject, filter string) bool {
+	tokens, wanted := strings.Split(subject, "."), strings.Split(filter, ".")
+	return slices.EqualFunc(tokens, wanted, func(token, want string) bool { return want == "*" || token == want })
 }

@@ -135,7 +135,7 @@ func (l *Ledger) Close() {
 // Append records a request and returns its position once it is durable. The error is ErrUnavailable when nothing
 // was recorded, and ErrUnknownOutcome when the server's word did not come.
 func (l *Ledger) Append(ctx context.Context, r *events.Request) (events.Position, error) {
-	p := events.PartitionOf(r.Account, l.Partitions)
+	p := r.Partition(l.Partitions)
 	if err := l.check(); err != nil {
 		return events.Position{}, err
 	}
@@ -175,14 +175,8 @@ func (l *Ledger) Heads(ctx context.Context, partition int) (events.Heads, error)
 }
 
 func (l *Ledger) head(ctx context.Context, stream events.Stream, partition int) (uint64, error) {
-	if err := l.check(); err != nil {
-		return 0, err
-	}
-	info, err := l.streams[stream.Name(partition)].Info(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("%w: head of %s: %w", events.ErrUnavailable, stream.Name(partition), err)
-	}
-	return info.State.LastSeq, nil
+	state, err := l.state(ctx, stream, partition)
+	return state.LastSeq, err
 }
 
 // Get returns one message of a stream. The error is ErrNotFound where there is none under that number.

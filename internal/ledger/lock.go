@@ -7,6 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
+)
+
+// So often, and with such pauses, LockDir tries again: Locked holds the lock for less.
+const (
+	lookTries = 20
+	lookPause = 5 * time.Millisecond
 )
 
 // ErrLocked is the error of LockDir when another process has the directory.
@@ -23,7 +30,7 @@ func LockDir(dir string) (unlock func() error, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := lock(f); err != nil {
 		f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, fmt.Errorf("%w on %s", ErrLocked, dir)
@@ -34,6 +41,39 @@ func LockDir(dir string) (unlock func() error, err error) {
 		// Closing is not enough: a child that is just being forked holds the file for a moment, and with it the lock.
 		return errors.Join(syscall.Flock(int(f.Fd()), syscall.LOCK_UN), f.Close())
 	}, nil
+}
+
+// lock takes the lock on a file, which somebody who looks may hold for a moment.
+func lock(f *os.File) (err error) {
+	for range lookTries {
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return err
+		}
+		time.Sleep(lookPause)
+	}
+	return err
+}
+
+// Locked says whether a process has the data directory. It changes nothing there.
+func Locked(dir string) (bool, error) {
+	f, err := os.Open(filepath.Join(dir, "lock"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("data directory: %w", err)
+	}
+	defer f.Close()
+	// There is no asking who has a lock but by taking it. Shared, it does not keep others from asking.
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	return false, syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
 }
 
 // makeDir makes a directory, and its parents where they are missing, so that a power failure leaves them.

@@ -82,6 +82,9 @@ func (e *Embedded) restart() error {
 	if err := probe(e.blocks(events.Requests.Name(0))); err != nil {
 		return err
 	}
+	if err := scrub(e.options.StoreDir); err != nil {
+		return err
+	}
 	s, err := e.run()
 	if err != nil {
 		e.options.Port = server.RANDOM_PORT // the old one may be taken; commands that come find the new one

@@ -30,29 +30,42 @@ const (
 )
 
 // Read yields the messages of a stream after a sequence, in order and without a gap, in batches of what has arrived:
-// one when the reader keeps up, up to 512 when it does not. It goes on into the live stream until ctx ends, and
-// then, or on the first error, yields that error and stops. A lost connection is such an error: who knows what the
-// server has when it is back.
+// one when the reader keeps up, up to 512 when it does not. Where messages were erased with their account it yields
+// voids under their numbers. It goes on into the live stream until ctx ends, and then, or on the first error, yields
+// that error and stops. A lost connection is such an error: who knows what the server has when it is back.
 //
 // The reader is an ordered consumer, which has no acknowledgements: the position belongs to whoever reads.
 func (l *Ledger) Read(ctx context.Context, stream events.Stream, partition int, after uint64) iter.Seq2[[]events.Message, error] {
 	return func(yield func([]events.Message, error) bool) {
 		ctx, cancel := context.WithCancelCause(ctx)
 		defer l.cancelWhenLost(cancel)()
-		arrived, wait, err := l.pump(ctx, stream.Name(partition), after)
+		r := reader{l: l, stream: stream, partition: partition, after: after}
+		wait, err := r.start(ctx)
 		defer func() { cancel(nil); wait() }()
 		for err == nil {
 			var batch []events.Message
-			if batch, err = gather(ctx, arrived, after, stream.Name(partition)); len(batch) > 0 {
-				after = batch[len(batch)-1].Sequence
-				if !yield(batch, nil) {
-					return
-				}
+			if batch, err = r.gather(ctx); len(batch) > 0 && !yield(batch, nil) {
+				return
 			}
 		}
 		yield(nil, err)
 	}
 }
+
+// reader is a Read under way.
+type reader struct {
+	l         *Ledger
+	stream    events.Stream
+	partition int
+	after     uint64 // the last number that was gathered
+	arrived   <-chan arrival
+
+	voids   *voids  // nil until the first gap
+	held    arrival // if holding: what comes after a gap that is being filled
+	holding bool
+}
+
+func (r *reader) name() string { return r.stream.Name(r.partition) }
 
 // cancelWhenLost cancels a reader when the connection is lost, until stop is called.
 func (l *Ledger) cancelWhenLost(cancel context.CancelCauseFunc) (stop func()) {
@@ -70,22 +83,23 @@ type arrival struct {
 	err     error
 }
 
-// pump starts the goroutine that takes messages from the consumer, so that a batch can be gathered without waiting
+// start starts the goroutine that takes messages from the consumer, so that a batch can be gathered without waiting
 // for a message that may not come. It alone uses the iterator, whose Stop must not run beside its Next. wait
 // returns once it ended.
-func (l *Ledger) pump(ctx context.Context, name string, after uint64) (arrived <-chan arrival, wait func(), err error) {
-	consumer, err := l.consumer(ctx, name, after, nil)
+func (r *reader) start(ctx context.Context) (wait func(), err error) {
+	name := r.name()
+	consumer, err := r.l.consumer(ctx, name, r.after, nil)
 	if err != nil {
-		return nil, func() {}, err
+		return func() {}, err
 	}
 	messages, err := consumer.Messages(jetstream.PullMaxMessages(maxPulled))
 	if err != nil {
-		return nil, func() {}, fmt.Errorf("%w: read %s: %w", events.ErrUnavailable, name, err)
+		return func() {}, fmt.Errorf("%w: read %s: %w", events.ErrUnavailable, name, err)
 	}
 	var running sync.WaitGroup
 	out := make(chan arrival, maxRead)
 	running.Go(func() {
-		defer l.forget(name, consumer)
+		defer r.l.forget(name, consumer)
 		defer messages.Stop()
 		for {
 			a := next(ctx, messages, name)
@@ -99,7 +113,8 @@ func (l *Ledger) pump(ctx context.Context, name string, after uint64) (arrived <
 			}
 		}
 	})
-	return out, running.Wait, nil
+	r.arrived = out
+	return running.Wait, nil
 }
 
 // forget deletes the consumer of a reader that ended. Left to itself the server would keep it for five minutes.
@@ -152,29 +167,48 @@ func eventMessage(msg jetstream.Msg, meta *jetstream.MsgMetadata) events.Message
 	return events.Message{Subject: msg.Subject(), Header: msg.Headers(), Data: msg.Data(), Sequence: meta.Sequence.Stream}
 }
 
-// gather waits for one message and takes what else is there. An error may come with the messages before it.
-func gather(ctx context.Context, arrived <-chan arrival, after uint64, name string) (batch []events.Message, err error) {
-	size := 0
-	select {
-	case a := <-arrived:
-		for {
-			if a.err != nil {
-				return batch, a.err
-			}
-			if after++; a.message.Sequence != after {
-				return batch, fmt.Errorf("%w: %s goes from %d to %d", events.ErrGap, name, after-1, a.message.Sequence)
-			}
-			batch, size = append(batch, a.message), size+len(a.message.Data)
-			if len(batch) == maxRead || size >= maxReadLen {
-				return batch, nil
-			}
-			select {
-			case a = <-arrived:
-			default:
-				return batch, nil
+// gather waits for a message and takes it with all that has arrived behind it, up to a full batch. What it has comes
+// with an error too.
+func (r *reader) gather(ctx context.Context) (batch []events.Message, err error) {
+	a, err := r.next(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for size := 0; ; {
+		if a.err != nil {
+			return batch, a.err
+		}
+		if a.message.Sequence != r.after+1 {
+			if batch, err = r.fill(ctx, batch, a); err != nil || len(batch) == maxRead {
+				return batch, err
 			}
 		}
+		if r.voids != nil && r.voids.hides(&a.message) {
+			a.message = events.Message{Sequence: a.message.Sequence}
+		}
+		r.after = a.message.Sequence
+		batch, size = append(batch, a.message), size+len(a.message.Data)
+		if len(batch) == maxRead || size >= maxReadLen {
+			return batch, nil
+		}
+		select {
+		case a = <-r.arrived:
+		default:
+			return batch, nil
+		}
+	}
+}
+
+// next returns the message that a gap was found before, or waits for one to arrive.
+func (r *reader) next(ctx context.Context) (arrival, error) {
+	if r.holding {
+		r.holding = false
+		return r.held, nil
+	}
+	select {
+	case a := <-r.arrived:
+		return a, nil
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return arrival{}, context.Cause(ctx)
 	}
 }

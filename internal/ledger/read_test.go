@@ -172,7 +172,7 @@ func wantNoPump(t *testing.T) {
 	if err := pprof.Lookup("goroutine").WriteTo(&stacks, 2); err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(stacks.String(), "ledger.(*Ledger).pump") {
+	if strings.Contains(stacks.String(), "ledger.(*reader).start") {
 		t.Fatal("a reader's goroutine is left behind")
 	}
 }

@@ -24,6 +24,7 @@ type syncer struct {
 	dir   string // with the blocks of the stream: 1.blk, 2.blk and so on
 	fsync func(*os.File) error
 
+	erasures     atomic.Int32  // that are under way: meanwhile the server writes blocks anew, and removes empty ones
 	acknowledged atomic.Uint64 // the highest sequence that the server is known to have written
 	synced       atomic.Uint64 // the sequence up to which everything is on disk; moved under mu
 	broken       atomic.Bool   // set with failed
@@ -89,16 +90,47 @@ func (s *syncer) sync(sequence uint64) error {
 	}
 	upTo := s.acknowledged.Load() // read before the blocks: what comes meanwhile is of the next sync
 	if err := s.syncBlocks(); err != nil {
-		s.fail(fmt.Errorf("the disk does not keep what is written: %w; mend or replace it, restart the machine, which may remember what the disk does not have, and start again", err))
-		return s.failed
+		return s.distrust(err)
 	}
 	s.synced.Store(upTo) // the commit point: the messages up to here may be answered, and decided
 	return nil
 }
 
+func (s *syncer) distrust(err error) error {
+	s.fail(fmt.Errorf("the disk does not keep what is written: %w; mend or replace it, restart the machine, which may remember what the disk does not have, and start again", err))
+	return s.failed
+}
+
+// beginErasing returns once everything that the server wrote of the stream is on disk. Until as many calls of
+// endErasing, each sync is of all blocks: one that the server wrote anew, and did not sync, must not take the place of
+// one that was synced.
+func (s *syncer) beginErasing() error {
+	s.erasures.Add(1)
+	return s.resync()
+}
+
+// endErasing returns once all blocks are on disk as they are now: without what was erased.
+func (s *syncer) endErasing() error {
+	defer s.erasures.Add(-1)
+	return s.resync()
+}
+
+// resync syncs all blocks, and keeps none.
+func (s *syncer) resync() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failed != nil {
+		return s.failed
+	}
+	if err := errors.Join(s.syncAll(), s.release()); err != nil {
+		return s.distrust(err)
+	}
+	return nil
+}
+
 // syncBlocks syncs the last block, with any that began since the last time, and the directory when one did.
 func (s *syncer) syncBlocks() error {
-	if s.block == nil || s.replaced() {
+	if s.block == nil || s.erasures.Load() > 0 || s.replaced() {
 		return s.syncAll()
 	}
 	began := false
@@ -147,6 +179,9 @@ func (s *syncer) syncAll() error {
 	}
 	for _, number := range numbers {
 		block, err := os.OpenFile(s.path(number), os.O_RDWR, 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			return s.syncAll() // the server removed it, for all its messages were erased; if it was the last, there is a new one
+		}
 		if err != nil {
 			return err
 		}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/nats-io/nats.go"
@@ -18,20 +19,26 @@ import (
 	"jobtally/internal/events"
 )
 
-// platter is what a power failure would leave of a directory: the files as they were last synced, and of them only
-// those that the directory was synced with. It hears of each fsync.
+// platter is what a power failure would leave of a directory: the files as they were last synced, under the names that
+// they had when the directory was synced. It hears of each fsync.
 type platter struct {
-	mu      sync.Mutex
-	files   map[string][]byte // by name
-	entries []string          // names in the directory when that was synced
-	syncs   int
-	dirs    int
-	refuse  error
+	mu     sync.Mutex
+	files  map[uint64]*synced // by inode
+	names  map[string]uint64  // of the directory when that was synced
+	syncs  int
+	dirs   int
+	refuse error
+}
+
+// synced is a file as it was last synced.
+type synced struct {
+	file *os.File // held open, so that its inode is not given to another
+	data []byte
 }
 
 // under puts a platter under the syncer of partition 0.
 func under(l *Ledger) *platter {
-	p := &platter{files: map[string][]byte{}}
+	p := &platter{files: map[uint64]*synced{}}
 	l.appenders[0].syncer.fsync = p.fsync
 	return p
 }
@@ -47,28 +54,58 @@ func (p *platter) fsync(f *os.File) error {
 	if err != nil {
 		return err
 	}
-	if info.IsDir() {
-		p.dirs++
-		p.entries = nil
-		entries, err := os.ReadDir(f.Name())
-		for _, entry := range entries {
-			p.entries = append(p.entries, entry.Name())
-		}
+	if !info.IsDir() {
+		_, err := p.keep(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), true)
 		return err
 	}
-	name := filepath.Base(f.Name())
-	known := p.files[name]
-	more, err := io.ReadAll(io.NewSectionReader(f, int64(len(known)), info.Size()-int64(len(known))))
-	p.files[name] = append(known, more...)
+	p.dirs++
+	p.names = map[string]uint64{}
+	blocks, err := filepath.Glob(filepath.Join(f.Name(), "*.blk"))
+	for _, block := range blocks {
+		inode, err := p.keep(block, false)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err == nil {
+			p.names[filepath.Base(block)] = inode
+		}
+	}
 	return err
+}
+
+// keep takes in a file as it is now, or, unless it was synced, only if it is new: the server syncs a file before it puts
+// it in the place of another.
+func (p *platter) keep(path string, wasSynced bool) (inode uint64, err error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return 0, err
+	}
+	inode = info.Sys().(*syscall.Stat_t).Ino
+	known := p.files[inode]
+	switch {
+	case known == nil:
+		known = &synced{file: file}
+		p.files[inode] = known
+	case !wasSynced:
+		return inode, file.Close()
+	default:
+		defer file.Close()
+	}
+	more, err := io.ReadAll(io.NewSectionReader(file, int64(len(known.data)), info.Size()-int64(len(known.data))))
+	known.data = append(known.data, more...)
+	return inode, err
 }
 
 // holds says whether a power failure now would leave a text.
 func (p *platter) holds(text string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, name := range p.entries {
-		if bytes.Contains(p.files[name], []byte(text)) {
+	for _, inode := range p.names {
+		if bytes.Contains(p.files[inode].data, []byte(text)) {
 			return true
 		}
 	}
@@ -85,18 +122,15 @@ func (p *platter) remain(t *testing.T, msgs string, tail []byte) {
 		}
 	}
 	last := ""
-	for name, data := range p.files {
-		if !slices.Contains(p.entries, name) {
-			continue
-		}
+	for name, inode := range p.names {
 		if len(name) > len(last) || len(name) == len(last) && name > last {
 			last = name
 		}
-		if err := os.WriteFile(filepath.Join(msgs, name), data, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(msgs, name), p.files[inode].data, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	data := append(slices.Clone(p.files[last]), tail...)
+	data := append(slices.Clone(p.files[p.names[last]].data), tail...)
 	if err := os.WriteFile(filepath.Join(msgs, last), data, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -120,8 +154,8 @@ func TestPowerFailureLosesNothingAcknowledged(t *testing.T) {
 			if n := count(outcomes, nil); n != 300 {
 				t.Fatalf("%d of 300 were acknowledged: %v", n, outcomes[0].err)
 			}
-			if len(p.files) < 2 || p.dirs < 2 {
-				t.Fatalf("%d blocks and %d syncs of the directory: want a new block meanwhile", len(p.files), p.dirs)
+			if len(p.names) < 2 || p.dirs < 2 {
+				t.Fatalf("%d blocks and %d syncs of the directory: want a new block meanwhile", len(p.names), p.dirs)
 			}
 			foreign := open(t, must[*nats.Conn](t)(Connect(e.URL, "foreign", quiet())), Spec{Replicas: 1})
 			take(t, appendAll(t, foreign, "unsynced", 20), 20)
@@ -246,7 +280,7 @@ func TestSyncFollowsAReplacedBlock(t *testing.T) {
 	}
 	named := must[fs.FileInfo](t)(os.Stat(block))
 	held := must[fs.FileInfo](t)(l.appenders[0].syncer.block.Stat())
-	if !os.SameFile(named, held) || string(p.files["1.blk"]) != string(data) {
+	if !os.SameFile(named, held) || !p.holds(string(data)) {
 		t.Fatal("the file that was replaced was synced")
 	}
 }

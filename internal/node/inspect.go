@@ -13,7 +13,7 @@ func Inspect(ctx context.Context, cfg Config) (*Operator, error) {
 	if cfg.NATS != "" || !HasLedger(cfg.Dir) {
 		return Dial(ctx, cfg) // which connects only, or says that there is no ledger
 	}
-	unlock, err := ledger.LockDir(cfg.Dir)
+	unlock, err := takeDir(cfg.Dir)
 	if errors.Is(err, ledger.ErrLocked) {
 		return dialRunning(ctx, cfg)
 	}

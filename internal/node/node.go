@@ -44,7 +44,9 @@ type Config struct {
 	Sync time.Duration
 	// Decides makes the node decide requests. One that does not only folds what others decide.
 	Decides bool
-	Log     *slog.Logger
+	// Now is the clock by which months end. Default: time.Now.
+	Now func() time.Time
+	Log *slog.Logger
 
 	operator bool // the node is there for one operator command: it does not create a ledger
 }
@@ -61,8 +63,7 @@ type Node struct {
 	start      []events.Heads // by partition: what the ledger had when the node started
 	caughtUp   chan struct{}  // closed once every partition is folded as far as its start asks for
 
-	mu    sync.Mutex // guards looks
-	looks []look     // by partition
+	looks looks // at what is undecided
 
 	closers []func() error // in the order in which they were opened
 }
@@ -71,7 +72,7 @@ type Node struct {
 // projector for each partition. ctx bounds the start only. The errors are those of the parts: ErrLocked, ErrNoLedger,
 // ErrDrift and ErrMismatch among them.
 func Start(ctx context.Context, cfg Config) (*Node, error) {
-	unlock, err := ledger.LockDir(cfg.Dir)
+	unlock, err := takeDir(cfg.Dir)
 	if err != nil {
 		return nil, err
 	}
@@ -79,12 +80,15 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 }
 
 func start(ctx context.Context, cfg Config, unlock func() error) (*Node, error) {
-	n := &Node{caughtUp: make(chan struct{}), closers: []func() error{unlock}}
+	n := &Node{
+		caughtUp: make(chan struct{}),
+		closers:  []func() error{unlock, func() error { return removeFailures(cfg.Dir) }},
+	}
 	if err := n.open(ctx, cfg); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
 	n.backlogs = make([]backlog, n.Ledger.Partitions)
-	n.looks = make([]look, n.Ledger.Partitions)
+	n.looks.last = make([]look, n.Ledger.Partitions)
 	n.run(cfg.Log)
 	return n, nil
 }
@@ -111,8 +115,10 @@ func (n *Node) open(ctx context.Context, cfg Config) (err error) {
 // partition must be folded before this node's answers are as new as any that was given before it started. Only a node
 // that decides can count on all requests being decided.
 func (n *Node) openProjectors(ctx context.Context, cfg Config) error {
+	failing := &failures{dir: cfg.Dir, log: cfg.Log}
 	for p := range n.Ledger.Partitions {
-		projector := projections.NewProjector(n.Projection, seam(n.Ledger), p, cfg.Decides, cfg.Log)
+		projector := projections.NewProjector(n.Projection, seam(n.Ledger, cfg.Now), p, cfg.Decides, cfg.Log)
+		projector.OnFailureChange(func() { failing.update(projector, p) })
 		heads, err := n.check(ctx, projector, p, cfg)
 		if err != nil {
 			return err
@@ -252,9 +258,13 @@ func (n *Node) CaughtUp() bool {
 }
 
 // seam gives the projectors the ledger as function values.
-func seam(l *ledger.Ledger) projections.Ledger {
+func seam(l *ledger.Ledger, now func() time.Time) projections.Ledger {
+	if now == nil {
+		now = time.Now
+	}
 	return projections.Ledger{
 		Partitions: l.Partitions, Heads: l.Heads, Get: l.Get, Read: l.Read, AppendDecisions: l.AppendDecisions,
+		Append: l.Append, Now: now,
 	}
 }
 
@@ -322,7 +332,7 @@ func (n *Node) Ready(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if since := n.undecided(p, heads); since > undecidedPatience {
+		if since := n.looks.undecided(p, heads); since > undecidedPatience {
 			return fmt.Errorf("partition %d has %d undecided requests, and none was decided for %s: is a projector running?",
 				p, heads.Requests-heads.Decisions, since.Round(time.Second))
 		}
@@ -332,27 +342,6 @@ func (n *Node) Ready(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// undecided returns for how long, as far as this node has looked, requests of a partition wait and none is decided.
-func (n *Node) undecided(p int, heads events.Heads) time.Duration {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	last := &n.looks[p]
-	if heads.Requests <= heads.Decisions || heads.Decisions != last.decisions || last.at.IsZero() {
-		*last = look{decisions: heads.Decisions}
-		if heads.Requests > heads.Decisions {
-			last.at = time.Now()
-		}
-		return 0
-	}
-	return time.Since(last.at)
-}
-
-// look is when requests were first seen to wait behind so many decisions.
-type look struct {
-	decisions uint64
-	at        time.Time // zero while none waits
 }
 
 func hasProjection(dir string) bool {

@@ -47,7 +47,7 @@ func Dial(ctx context.Context, cfg Config) (*Operator, error) {
 		return nil, fmt.Errorf("%w in %s: start `api --data %s` first, or name the server with --nats",
 			ledger.ErrNoLedger, cfg.Dir, cfg.Dir)
 	}
-	unlock, err := ledger.LockDir(cfg.Dir)
+	unlock, err := takeDir(cfg.Dir)
 	if errors.Is(err, ledger.ErrLocked) {
 		return dialRunning(ctx, cfg)
 	}
@@ -84,23 +84,32 @@ func dialRunning(ctx context.Context, cfg Config) (*Operator, error) {
 	ctx, cancel := context.WithTimeout(ctx, startingTimeout)
 	defer cancel()
 	for {
-		url, err := ledger.EmbeddedURL(cfg.Dir)
+		o, err := reachRunning(ctx, cfg)
 		if err == nil {
-			var o *Operator
-			if o, err = dialServer(ctx, cfg, url); err == nil {
-				o.running = cfg.Dir
-				return o, nil
-			}
+			return o, nil
 		}
 		select {
 		case <-time.After(startingPoll):
 		case <-ctx.Done():
-			if errors.Is(err, fs.ErrNotExist) {
-				err = errors.New("it does not run a NATS server of its own: name its server with --nats")
-			}
-			return nil, fmt.Errorf("%w on %s, and cannot be reached: %w", ledger.ErrLocked, cfg.Dir, err)
+			return nil, err
 		}
 	}
+}
+
+// reachRunning connects to the service that has the data directory, if it can be reached.
+func reachRunning(ctx context.Context, cfg Config) (o *Operator, err error) {
+	url, err := ledger.EmbeddedURL(cfg.Dir)
+	if err == nil {
+		o, err = dialServer(ctx, cfg, url)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = errors.New("it is starting or stopping")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w on %s, and cannot be reached (%w): try again in a moment, or see its log", ledger.ErrLocked, cfg.Dir, err)
+	}
+	o.running = cfg.Dir
+	return o, nil
 }
 
 // Close ends the access.

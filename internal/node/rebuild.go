@@ -46,7 +46,7 @@ func Rebuild(ctx context.Context, cfg Config, progress func(folded, due uint64))
 	}
 	defer func() { err = errors.Join(err, o.Close()) }()
 	r := projections.Rebuild{
-		Path: filepath.Join(cfg.Dir, ProjectionFile), LedgerID: o.Ledger.ID, Ledger: seam(o.Ledger), Progress: progress,
+		Path: filepath.Join(cfg.Dir, ProjectionFile), LedgerID: o.Ledger.ID, Ledger: seam(o.Ledger, cfg.Now), Progress: progress,
 	}
 	done.Partitions, done.Running = o.Ledger.Partitions, o.running != ""
 	if !done.Running {

@@ -84,14 +84,7 @@ func TestUnknownRequestStopsItsPartition(t *testing.T) {
 	n := start(t, node.Config{Dir: dir, Decides: true, Partitions: 2})
 	stopped, other := accountIn(0, 2), accountIn(1, 2)
 	open(t, n.Node, stopped, 10)
-	publish(t, dir, &nats.Msg{
-		Subject: "requests.0." + stopped + ".job_teleport",
-		Header: nats.Header{
-			"ce-specversion": {"1.0"}, "ce-id": {"1"}, "ce-source": {"/jobtally/accounts/" + stopped},
-			"ce-type": {"jobtally.job.teleport_requested.v9"}, "ce-time": {"2026-11-22T10:00:00Z"},
-		},
-		Data: []byte(`{}`),
-	})
+	publish(t, dir, unknownRequest(stopped))
 	n.log.await(t, "partition stopped")
 
 	const reason = "request 0-2: unknown type \"jobtally.job.teleport_requested.v9\"; a newer jobtally wrote it"

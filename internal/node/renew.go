@@ -41,7 +41,7 @@ func (r *renewal) progress() error {
 // openProjection opens the projection. One that an older jobtally wrote serves for reading until another is folded.
 func (n *Node) openProjection(cfg Config) (err error) {
 	path := filepath.Join(cfg.Dir, ProjectionFile)
-	n.rebuild = projections.Rebuild{Path: path, LedgerID: n.Ledger.ID, Ledger: seam(n.Ledger)}
+	n.rebuild = projections.Rebuild{Path: path, LedgerID: n.Ledger.ID, Ledger: seam(n.Ledger, cfg.Now)}
 	n.Projection, err = projections.Open(path, n.Ledger.ID, n.Ledger.Partitions)
 	var version *projections.VersionError
 	if !errors.As(err, &version) || version.Newer() {

@@ -246,14 +246,18 @@ func (r Rebuild) openOld(ctx context.Context) (old *DB, unreadable string, err e
 
 // examineOutdated looks at what any version tells: of which ledger it is, and how far it is folded.
 func (r Rebuild) examineOutdated(ctx context.Context) error {
-	folded, err := ReadPositions(r.Path, r.LedgerID)
+	old, err := OpenOutdated(r.Path, r.LedgerID, r.Ledger.Partitions)
 	if errors.Is(err, errOtherLedger) {
 		return err
 	}
-	for partition, to := range folded { // none where they cannot be read
+	if err != nil {
+		return nil // it cannot be read
+	}
+	defer old.Close()
+	for partition := range old.partitions {
 		heads, err := r.Ledger.Heads(ctx, partition)
 		if err == nil {
-			err = behindDecisions(partition, to.Sequence, heads)
+			err = behindDecisions(partition, old.Folded(partition), heads)
 		}
 		if err != nil {
 			return err

@@ -14,6 +14,14 @@ import (
 // transaction. It consults no rules, but refuses with ErrMismatch what does not follow: another position, a broken
 // chain, a count that is not the decision's. On any error nothing has changed.
 func (db *DB) Apply(partition int, decisions []events.Decision) error {
+	if err := follow(events.Position{Partition: partition, Sequence: db.Folded(partition)}, decisions); err != nil {
+		return err
+	}
+	return db.apply(partition, decisions)
+}
+
+// apply is Apply for decisions between whose numbers some may be left out.
+func (db *DB) apply(partition int, decisions []events.Decision) error {
 	if len(decisions) == 0 {
 		return nil
 	}
@@ -27,15 +35,15 @@ func (db *DB) Apply(partition int, decisions []events.Decision) error {
 		return db.fail(err)
 	}
 	f := db.partitions[partition]
-	digest, err := db.apply(f, decisions)
+	to, err := db.write(partition, f.at, decisions)
 	if err != nil {
 		return errors.Join(err, tx.Rollback())
 	}
 	// The commit point: before it nothing of the batch is there, after it all of it is, and the position says so.
-	done := applied{decisions: decisions, digest: digest}
+	done := applied{decisions: decisions, to: to}
 	if err := db.commit(tx); err != nil {
 		f.unsettled = &done
-		if db.settleFold(f) != nil || f.digest != digest {
+		if db.settleFold(f) != nil || f.at != to {
 			return db.fail(err)
 		}
 		return nil
@@ -45,15 +53,25 @@ func (db *DB) Apply(partition int, decisions []events.Decision) error {
 	return nil
 }
 
-// applied are decisions whose rows were written, and the digest of the partition with them.
+// follow refuses decisions of which one is not at the position after the one before it.
+func follow(after events.Position, decisions []events.Decision) error {
+	for i := range decisions {
+		if after.Sequence++; decisions[i].Position != after {
+			return fmt.Errorf("%w: decision %s came where %s was due", ErrMismatch, decisions[i].Position, after)
+		}
+	}
+	return nil
+}
+
+// applied are decisions whose rows were written, and what the file says with them.
 type applied struct {
 	decisions []events.Decision
-	digest    events.Digest
+	to        FoldedTo
 }
 
 // finish lets everyone know of a commit.
 func (db *DB) finish(f *fold, done applied) {
-	f.digest = done.digest
+	f.at = done.to
 	db.cache.committed(done.decisions) // before anyone hears of the position
 	f.advance(done.decisions)
 }
@@ -74,30 +92,46 @@ func (db *DB) settleFold(f *fold) error {
 	if err != nil {
 		return db.fail(err)
 	}
-	if to.Digest == f.unsettled.digest {
+	if to == f.unsettled.to {
 		db.finish(f, *f.unsettled)
 	}
 	f.unsettled = nil
 	return nil
 }
 
-// apply writes the rows of a batch and its position. The statements run on the pinned connection, and so in its open
-// transaction.
-func (db *DB) apply(f *fold, decisions []events.Decision) (digest events.Digest, err error) {
-	digest, sequence := f.digest, f.sequence.Load()
-	for i := range decisions {
-		d := &decisions[i]
-		if sequence++; d.Position != (events.Position{Partition: f.partition, Sequence: sequence}) {
-			return digest, fmt.Errorf("%w: decision %s came where %d-%d was due", ErrMismatch, d.Position, f.partition, sequence)
+// write writes the rows of decisions, whose chains and counts it verifies, and the position after them, given the one
+// before them. The statements run on the pinned connection, and so in its open transaction. An erasure divides them: the
+// rows of those before it are there to be deleted.
+func (db *DB) write(partition int, to FoldedTo, decisions []events.Decision) (FoldedTo, error) {
+	for rest := decisions; len(rest) > 0; {
+		if erased, ok := rest[0].Body.(*events.AccountErased); ok {
+			if err := db.erase(&to, &rest[0], erased); err != nil {
+				return to, db.fail(fmt.Errorf("decision %s: %w", rest[0].Position, err))
+			}
 		}
-		digest = events.Hash(digest[:], d.Digest[:])
+		next := 1
+		for next < len(rest) && !erases(&rest[next]) {
+			next++
+		}
+		if err := db.writeBatch(&to, rest[:next]); err != nil {
+			return to, err
+		}
+		rest = rest[next:]
 	}
-	return digest, db.writeRows(f.partition, decisions, digest)
+	_, err := db.writes.position.Exec(partition, to.Sequence, to.Digest[:], string(to.Archived), to.Archive[:])
+	if err != nil {
+		return to, db.fail(err)
+	}
+	return to, nil
 }
 
-// writeRows writes the rows of decisions, whose chains and counts it verifies, and the position after them.
-func (db *DB) writeRows(partition int, decisions []events.Decision, digest events.Digest) error {
-	b, err := db.newBatch(decisions)
+func erases(d *events.Decision) bool {
+	_, ok := d.Body.(*events.AccountErased)
+	return ok
+}
+
+func (db *DB) writeBatch(to *FoldedTo, decisions []events.Decision) error {
+	b, err := db.newBatch(*to, decisions)
 	if err != nil {
 		return db.fail(err)
 	}
@@ -106,13 +140,10 @@ func (db *DB) writeRows(partition int, decisions []events.Decision, digest event
 			return db.fail(fmt.Errorf("decision %s: %w", decisions[i].Position, err))
 		}
 	}
-	to := decisions[len(decisions)-1].Position
 	if err := b.write(); err != nil {
-		return db.fail(fmt.Errorf("decisions %s to %s: %w", decisions[0].Position, to, err))
+		return db.fail(fmt.Errorf("decisions %s to %s: %w", decisions[0].Position, decisions[len(decisions)-1].Position, err))
 	}
-	if _, err := db.writes.position.Exec(partition, to.Sequence, digest[:]); err != nil {
-		return db.fail(err)
-	}
+	*to = b.to
 	return nil
 }
 

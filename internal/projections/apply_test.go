@@ -20,7 +20,7 @@ func TestApplyFoldsRowsDigestAndPosition(t *testing.T) {
 	}
 	auditDB(t, db, decisions, state)
 	got := column(t, db, "SELECT account || ' ' || month || ' ' || used || ' ' || duplicated || ' ' || rejected || ' ' || repeated FROM months")
-	if want := []string{"demo 2026-11 20 1 10 1"}; !slices.Equal(got, want) {
+	if want := []string{"demo 2026-11 20 1 10 1", "nobody 2026-11 0 0 0 0"}; !slices.Equal(got, want) {
 		t.Fatalf("months %q, want %q", got, want)
 	}
 }
@@ -78,7 +78,7 @@ func TestApplyRefusesWhatDoesNotFollow(t *testing.T) {
 			t.Parallel()
 			db := newDB(t)
 			ok(t, db.Apply(0, decisions[:folded]))
-			before, digestBefore := dump(t, db), db.partitions[0].digest
+			before, digestBefore := dump(t, db), db.partitions[0].at.Digest
 
 			err := db.Apply(0, refused)
 

@@ -24,6 +24,9 @@ type Audit struct {
 	Projection string
 	// Account narrows the audit to the messages and rows of one account. Empty audits all.
 	Account string
+	// Month narrows what is reported to what belongs to a month. Everything is decided again all the same, for a month
+	// follows from those before it. Empty reports all.
+	Month events.Month
 	// Scratch is the directory in which the scratch projection is made. Empty is that for temporary files.
 	Scratch string
 	// Report takes each difference as it is found.
@@ -40,9 +43,9 @@ type AuditLedger struct {
 	Heads func(ctx context.Context, partition int) (events.Heads, error)
 	// Get returns one message of a stream, or ErrNotFound.
 	Get func(ctx context.Context, stream events.Stream, p events.Position) (events.Message, error)
-	// ReadTo yields the messages there are after one sequence up to another, in order; those of one account, or of all
-	// where account is empty.
-	ReadTo func(ctx context.Context, stream events.Stream, partition int, account string, after, last uint64) iter.Seq2[[]events.Message, error]
+	// ReadTo yields the messages there are after one sequence up to another, in order; those under the
+	// subjects, or all where there are none.
+	ReadTo func(ctx context.Context, stream events.Stream, partition int, subjects []string, after, last uint64) iter.Seq2[[]events.Message, error]
 }
 
 // Difference is something that does not follow from the requests. The position of a row that has none is that up to
@@ -50,6 +53,7 @@ type AuditLedger struct {
 type Difference struct {
 	Position events.Position `json:"position"`
 	Account  string          `json:"account,omitempty"`
+	Month    events.Month    `json:"month,omitempty"` // that it belongs to, where it belongs to one
 	What     string          `json:"what"`
 	Expected string          `json:"expected,omitempty"`
 	Found    string          `json:"found,omitempty"`
@@ -59,6 +63,8 @@ type Difference struct {
 type Summary struct {
 	Partitions  int    `json:"partitions"`
 	Requests    uint64 `json:"requests"`  // decided again
+	Erased      uint64 `json:"erased"`    // positions of accounts that were erased, of which nothing is compared
+	Unremoved   uint64 `json:"unremoved"` // of these whose messages are still there
 	Undecided   uint64 `json:"undecided"` // of these beyond the last decision of the ledger
 	Lost        uint64 `json:"lost"`      // of these folded: decisions that died with the server, to be appended again
 	Decisions   uint64 `json:"decisions"` // compared
@@ -67,6 +73,8 @@ type Summary struct {
 	Differences uint64 `json:"differences"`
 	// RowsSkipped says why no rows were compared. It is empty where they were.
 	RowsSkipped string `json:"rows_skipped,omitempty"`
+	// RowsLeftOut says of what no rows could be compared, where the projection has not folded the last erasure.
+	RowsLeftOut string `json:"rows_left_out,omitempty"`
 	// Folded are the positions at which the rows were compared.
 	Folded []events.Position `json:"folded,omitempty"`
 	// Unfolded is the number of positions decided in the ledger and not folded there.
@@ -78,7 +86,7 @@ type Summary struct {
 
 // Run audits. An error says that the audit failed, not what it found: that goes to Report.
 func (audit Audit) Run(ctx context.Context) (Summary, error) {
-	a, err := audit.begin()
+	a, err := audit.begin(ctx)
 	if err != nil {
 		return Summary{}, err
 	}
@@ -90,20 +98,23 @@ type auditor struct {
 	Audit
 	sum        Summary
 	partitions []int
-	at         map[int]uint64  // by partition: up to where its requests were decided again
-	stopped    map[int]bool    // the partitions that cannot be decided again beyond that
-	made       events.Decision // the last one decided again
+	at         map[int]uint64        // by partition: up to where its requests were decided again
+	stopped    map[int]bool          // the partitions that cannot be decided again beyond that
+	erasures   map[int]*erasures     // by partition
+	archive    map[int]events.Digest // by partition: the last link of the chain of months; where one account is audited
+	months     map[int]events.Month  // by partition: the last month that is archived
+	made       events.Decision       // the last one decided again
 
 	dir     string
 	scratch *DB
 }
 
-func (audit Audit) begin() (*auditor, error) {
+func (audit Audit) begin(ctx context.Context) (*auditor, error) {
 	dir, err := os.MkdirTemp(audit.Scratch, "jobtally-audit-")
 	if err != nil {
 		return nil, err
 	}
-	a := &auditor{Audit: audit, at: map[int]uint64{}, stopped: map[int]bool{}, dir: dir}
+	a := &auditor{Audit: audit, at: map[int]uint64{}, stopped: map[int]bool{}, erasures: map[int]*erasures{}, archive: map[int]events.Digest{}, months: map[int]events.Month{}, dir: dir}
 	if a.scratch, err = Open(filepath.Join(dir, "scratch.db"), audit.Ledger.ID, audit.Ledger.Partitions); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
@@ -117,6 +128,9 @@ func (audit Audit) begin() (*auditor, error) {
 		}
 	}
 	a.sum.Partitions = len(a.partitions)
+	if err := a.foretell(ctx); err != nil {
+		return nil, a.end(err)
+	}
 	return a, nil
 }
 
@@ -140,6 +154,9 @@ func (a *auditor) run(ctx context.Context) error {
 		}
 		if a.Account == "" {
 			a.compareHeads(p, heads)
+		}
+		if err := a.compareErasures(ctx, p); err != nil {
+			return err
 		}
 		if folded := a.foldedTo(p); a.sum.RowsSkipped == "" && folded < heads.Decisions {
 			a.sum.Unfolded += heads.Decisions - folded
@@ -185,7 +202,11 @@ func (a *auditor) compareHeads(p int, heads events.Heads) {
 	}
 }
 
+// report reports a difference, unless it is of another month than is audited.
 func (a *auditor) report(d Difference) {
+	if a.Month != "" && d.Month != a.Month && !a.stopped[d.Position.Partition] {
+		return
+	}
 	a.sum.Differences++
 	a.Report(d)
 }

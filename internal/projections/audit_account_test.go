@@ -30,9 +30,9 @@ func TestAuditOfOneAccount(t *testing.T) {
 		t.Errorf("%d requests of %d", total, head)
 	}
 
-	edit(t, h.path("a"), "UPDATE months SET used = used + 1")
+	edit(t, h.path("a"), "UPDATE months SET used = used + 1 WHERE used > 0")
 	edit(t, h.path("a"), "UPDATE decisions SET data = CAST(data || ' ' AS BLOB) WHERE sequence = 5")
-	edit(t, h.path("a"), "INSERT INTO tokens VALUES ('x', 'rich', zeroblob(32), 0)")
+	edit(t, h.path("a"), "INSERT INTO tokens VALUES ('x', 'rich', zeroblob(32), 0, 0)")
 	h.api(t, "STREAM.MSG.DELETE.DECISIONS_0", `{"seq":9}`)
 	for _, sequence := range []uint64{54, head} { // of rich
 		h.api(t, "STREAM.MSG.DELETE.REQUESTS_0", fmt.Sprintf(`{"seq":%d}`, sequence))
@@ -105,9 +105,9 @@ func TestAuditFails(t *testing.T) {
 	for _, stream := range []events.Stream{events.Requests, events.Decisions} {
 		var found []string
 		audit := h.auditOf(t, &found)
-		audit.Ledger.ReadTo = func(ctx context.Context, s events.Stream, p int, account string, after, last uint64) iter.Seq2[[]events.Message, error] {
+		audit.Ledger.ReadTo = func(ctx context.Context, s events.Stream, p int, subjects []string, after, last uint64) iter.Seq2[[]events.Message, error] {
 			if s != stream {
-				return h.ReadTo(ctx, s, p, account, after, last)
+				return h.ReadTo(ctx, s, p, subjects, after, last)
 			}
 			return func(yield func([]events.Message, error) bool) { yield(nil, errInjected) }
 		}
@@ -127,25 +127,25 @@ func TestAuditFails(t *testing.T) {
 	wantErr(t, err, ErrMismatch)
 }
 
-// The scratch projection is what the everyday code makes: with applySome, of one account, as with Apply.
-func TestApplySomeFoldsAsApplyDoes(t *testing.T) {
+// The scratch projection is what the everyday code makes: of some numbers as of all.
+func TestFoldingSomeNumbersIsFoldingThemAll(t *testing.T) {
 	t.Parallel()
 	one, other := newDB(t), newDB(t)
 	decisions, _ := decideAll(recorded(t, request("demo", "1", openWith(5)), request("demo", "2", captureOf(november, "u")),
 		request("demo", "3", captureOf(november, "u")), request("demo", "4", captureOf(december, "v"))))
 	ok(t, one.Apply(0, decisions))
-	ok(t, other.applySome(0, decisions[:2]))
-	ok(t, other.applySome(0, decisions[2:]))
+	ok(t, other.apply(0, decisions[:2]))
+	ok(t, other.apply(0, decisions[2:]))
 	rows := func(db *DB) string { // but for the digest of the partition
 		edit(t, db.path, "UPDATE partitions SET digest = zeroblob(32)")
 		return dump(t, db)
 	}
 	if a, b := rows(one), rows(other); a != b {
-		t.Errorf("Apply gives\n%sapplySome gives\n%s", a, b)
+		t.Errorf("Apply gives\n%ssome numbers give\n%s", a, b)
 	}
 	if state, position, err := other.Load(0, nil); err != nil || position != 4 || len(state.Accounts) > 0 {
 		t.Errorf("Load: %+v at %d, %v", state, position, err)
 	}
 	broken := capture.Decide(capture.NewState(), &recorded(t, request("demo", "5", openWith(5)))[0])
-	wantErr(t, other.applySome(0, []events.Decision{broken}), ErrMismatch)
+	wantErr(t, other.apply(0, []events.Decision{broken}), ErrMismatch)
 }

@@ -2,7 +2,6 @@ package projections
 
 import (
 	"bytes"
-	"context"
 	"maps"
 	"slices"
 	"strings"
@@ -53,24 +52,4 @@ func sameHeader(made, recorded map[string][]string) bool {
 		}
 	}
 	return true
-}
-
-// applySome folds decisions of one account, between whose numbers those of others are left out, as Apply folds all.
-// There is no digest of the partition then, and nobody to hear of the position but Load.
-func (db *DB) applySome(partition int, decisions []events.Decision) error {
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	tx, err := db.writer.BeginTx(context.Background(), nil)
-	if err != nil {
-		return db.fail(err)
-	}
-	defer tx.Rollback() // nothing, once it is committed
-	if err := db.writeRows(partition, decisions, events.Digest{}); err != nil {
-		return err
-	}
-	if err := tx.Commit(); err != nil {
-		return db.fail(err)
-	}
-	db.boundLog()
-	return nil
 }

@@ -22,7 +22,11 @@ func (audit Audit) Receipt(ctx context.Context, p events.Position, digest events
 		return events.Decision{}, Summary{}, err
 	}
 	if missing != "" {
-		audit.Report(Difference{Position: p, What: missing + " is missing", Expected: "digest " + digest.String(), Found: "none"})
+		found, err := audit.gone(ctx, p)
+		if err != nil {
+			return events.Decision{}, Summary{}, err
+		}
+		audit.Report(Difference{Position: p, What: missing + " is missing", Expected: "digest " + digest.String(), Found: found})
 		return events.Decision{}, Summary{Partitions: 1, Differences: 1, RowsSkipped: receiptRows}, nil
 	}
 	// A type that is not known is the walk's to report.
@@ -31,7 +35,7 @@ func (audit Audit) Receipt(ctx context.Context, p events.Position, digest events
 		return audit.receiptOfNobody(&asked, recorded, digest)
 	}
 	audit.Account = asked.Account
-	a, err := audit.begin()
+	a, err := audit.begin(ctx)
 	if err != nil {
 		return events.Decision{}, Summary{}, err
 	}
@@ -56,6 +60,18 @@ func (audit Audit) pair(ctx context.Context, p events.Position) (decision, reque
 		}
 	}
 	return decision, request, "", nil
+}
+
+// gone says what is known of a number to which there is nothing any more. Whether it was erased only an audit of all tells.
+func (audit Audit) gone(ctx context.Context, p events.Position) (string, error) {
+	if p.Partition >= audit.Ledger.Partitions {
+		return "none", nil
+	}
+	e, err := (&auditor{Audit: audit}).readErasures(ctx, p.Partition)
+	if err != nil || e.last() < p.Sequence {
+		return "none", err
+	}
+	return fmt.Sprintf("none: accounts were erased after it, the last at %s, and it may have gone with one", e.decisions[len(e.decisions)-1].Position), nil
 }
 
 // proveReceipt decides the account's requests again up to the position. What else differs on the way is not of this
@@ -86,7 +102,7 @@ func (audit Audit) receiptOfNobody(r *events.Request, recorded events.Message, d
 	a := &auditor{Audit: audit, sum: Summary{Partitions: 1, Requests: 1, Messages: 2, RowsSkipped: receiptRows}}
 	a.made = capture.Decide(capture.NewState(), r)
 	w := walk{auditor: a}
-	w.compareMessage(&a.made, recorded)
+	w.compareMessage(&a.made, capture.MonthOf(&a.made, ""), recorded)
 	a.compareReceipt(digest)
 	return a.made, a.sum, nil
 }

@@ -75,6 +75,7 @@ func (a *auditor) compareRows(ctx context.Context) (err error) {
 			a.sum.Folded = nil
 			return nil
 		}
+		c.leaveOut(p, positions[p].Sequence)
 		a.sum.Folded = append(a.sum.Folded, events.Position{Partition: p, Sequence: positions[p].Sequence})
 	}
 	tables, err := c.tables()
@@ -95,10 +96,23 @@ type comparison struct {
 	ctx  context.Context
 	pool *sql.DB
 	conn *sql.Conn
+
+	behind  map[int64]bool  // the partitions of which the projection has not folded an erasure
+	leftOut map[string]bool // the accounts that it still has, and that cannot be decided again
+}
+
+// leaveOut leaves out the rows of the accounts that were erased beyond where a partition is folded.
+func (c *comparison) leaveOut(p int, folded uint64) {
+	for _, d := range c.erasures[p].decisions {
+		if d.Position.Sequence > folded {
+			c.behind[int64(p)], c.leftOut[d.Account] = true, true
+			c.sum.RowsLeftOut = fmt.Sprintf("account %s, which was erased at %s, and the totals: the projection is folded up to %d", d.Account, d.Position, folded)
+		}
+	}
 }
 
 func (a *auditor) compareWith(ctx context.Context) (c *comparison, err error) {
-	c = &comparison{auditor: a, ctx: ctx}
+	c = &comparison{auditor: a, ctx: ctx, behind: map[int64]bool{}, leftOut: map[string]bool{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("projection %s: %w", a.Projection, err), c.close())

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"jobtally/internal/capture"
 	"jobtally/internal/events"
 )
 
@@ -113,7 +114,12 @@ func (c *comparison) reportRow(t table, made, found []any) {
 		row = found
 	}
 	account, _ := t.value(row, t.account).(string)
+	partition, _ := t.value(row, "partition").(int64)
+	if c.leftOut[account] || c.behind[partition] && (t.name == "totals" || t.name == "partitions") {
+		return
+	}
 	d := Difference{Position: c.position(t, row, account), Account: account, What: t.label(row)}
+	d.Month = c.month(t, row, d.Position)
 	switch {
 	case t.value(made, t.keys[0]) == nil:
 		d.What, d.Expected, d.Found = d.What+" follows from no request", "none", t.text(found)
@@ -143,6 +149,23 @@ func (c *comparison) position(t table, row []any, account string) events.Positio
 	}
 	p := events.PartitionOf(account, c.Ledger.Partitions)
 	return events.Position{Partition: p, Sequence: c.foldedTo(p)}
+}
+
+// month is that of the row, or of its decision, where it has one.
+func (c *comparison) month(t table, row []any, of events.Position) events.Month {
+	if month, has := t.value(row, "month").(string); has {
+		return events.Month(month)
+	}
+	if _, has := t.value(row, "sequence").(int64); !has || t.name == "partitions" {
+		return ""
+	}
+	d, err := c.scratch.Decision(c.ctx, of)
+	if err != nil {
+		return "" // it was not made again: that is a difference of its own
+	}
+	var archived sql.Null[events.Month]
+	c.conn.QueryRowContext(c.ctx, "SELECT max(month) FROM main.archives WHERE partition = ? AND sequence < ?", of.Partition, of.Sequence).Scan(&archived)
+	return capture.MonthOf(&d, archived.V)
 }
 
 // value is that of a column in a row, and nil where the table has no such column.

@@ -21,7 +21,7 @@ func (a *auditor) play(ctx context.Context, cancel context.CancelCauseFunc, runn
 	after := a.at[p]
 	running.Go(func() {
 		defer close(t.batches) // after the cancelling: whoever finds the end knows why
-		for batch, err := range a.Ledger.ReadTo(ctx, stream, p, a.Account, after, last) {
+		for batch, err := range a.Ledger.ReadTo(ctx, stream, p, a.subjects(stream, p), after, last) {
 			if err != nil {
 				cancel(err)
 				return
@@ -34,6 +34,18 @@ func (a *auditor) play(ctx context.Context, cancel context.CancelCauseFunc, runn
 		}
 	})
 	return t
+}
+
+// subjects are those of the account that is audited, and of the months that are closed, for what counts in which depends on
+// them: none stands for all.
+func (a *auditor) subjects(stream events.Stream, partition int) []string {
+	switch {
+	case a.Account == "":
+		return nil
+	case stream == events.Requests:
+		return append(stream.SubjectsOf(a.Account, partition), events.ClosesSubject(partition))
+	}
+	return append(stream.SubjectsOf(a.Account, partition), events.ArchivesSubject(partition))
 }
 
 // next returns the next batch, and an empty one at the end.

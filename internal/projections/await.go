@@ -11,8 +11,8 @@ import (
 // fold is how far a partition is folded, and who waits for it to go further.
 type fold struct {
 	partition int
-	digest    events.Digest // of all decisions up to sequence; owned by Apply
-	unsettled *applied      // what a commit of unknown outcome was to fold; nil while there is none; owned by Apply
+	at        FoldedTo // what the file says; owned by Apply
+	unsettled *applied // what a commit of unknown outcome was to fold; nil while there is none; owned by Apply
 
 	sequence atomic.Uint64                     // moved under mu
 	mu       sync.Mutex                        // guards the field below
@@ -28,11 +28,34 @@ func (db *DB) Folded(partition int) uint64 {
 func (db *DB) Digest(partition int) (uint64, events.Digest) {
 	db.mu.Lock() // Apply owns the digest
 	defer db.mu.Unlock()
-	return db.Folded(partition), db.partitions[partition].digest
+	return db.Folded(partition), db.partitions[partition].at.Digest
+}
+
+// Archived returns the last month of a partition that is archived, or nothing.
+func (db *DB) Archived(partition int) events.Month {
+	db.mu.Lock() // Apply owns it
+	defer db.mu.Unlock()
+	return db.partitions[partition].at.Archived
+}
+
+// awaitFolded returns nil once a partition is folded up to a sequence, or the context's error.
+func (db *DB) awaitFolded(ctx context.Context, partition int, sequence uint64) error {
+	f := db.partitions[partition]
+	folded := f.register(sequence)
+	if folded == nil {
+		return nil
+	}
+	select {
+	case <-folded:
+		return nil
+	case <-ctx.Done():
+		f.unregister(sequence, folded)
+		return context.Cause(ctx)
+	}
 }
 
 // Await returns the decision at a position once it is folded here: whoever has waited reads what it wrote. The
-// error is the context's when that ends first.
+// error is ErrNotFound for what was erased since, and the context's when that ends first.
 func (db *DB) Await(ctx context.Context, p events.Position) (events.Decision, error) {
 	if p.Partition >= len(db.partitions) {
 		return events.Decision{}, events.ErrNotFound
@@ -46,6 +69,9 @@ func (db *DB) Await(ctx context.Context, p events.Position) (events.Decision, er
 	case d, handed := <-folded:
 		if !handed { // a file came in the place of the one before that is further
 			return db.Decision(ctx, p)
+		}
+		if _, erased := d.Body.(*events.Erased); erased {
+			return events.Decision{}, events.ErrNotFound
 		}
 		return d, nil
 	case <-ctx.Done():

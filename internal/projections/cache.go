@@ -27,7 +27,8 @@ func newCache() *cache {
 	return &cache{quotas: newShelf[capture.Quota](), tokens: newShelf[[]capture.Token]()}
 }
 
-// committed takes decisions that are in the file now. A change of a plan or a token is rare: it is read again.
+// committed takes decisions that are in the file now. A change of a plan or a token is rare: it is read again. So is an
+// erasure, and which tokens went with it is not looked for.
 func (c *cache) committed(decisions []events.Decision) {
 	for i := range decisions {
 		switch b := decisions[i].Body.(type) {
@@ -39,6 +40,9 @@ func (c *cache) committed(decisions []events.Decision) {
 			c.tokens.forget(b.TokenID)
 		case *events.TokenRevoked:
 			c.tokens.forget(b.TokenID)
+		case *events.AccountErased:
+			c.quotas.forget(decisions[i].Account)
+			c.tokens.forgetAll()
 		}
 	}
 }
@@ -90,6 +94,15 @@ func (s *shelf[row]) forget(name string) {
 	of.mu.Lock()
 	defer of.mu.Unlock()
 	delete(of.rows, name)
+}
+
+func (s *shelf[row]) forgetAll() {
+	for i := range s.compartments {
+		of := &s.compartments[i]
+		of.mu.Lock()
+		clear(of.rows)
+		of.mu.Unlock()
+	}
 }
 
 // keep puts a row in, for any other when there is no room. The lock is the caller's. The name is copied, for it may be

@@ -27,7 +27,7 @@ import (
 var schema string
 
 // schemaVersion is the user_version of the file. It changes with schema.sql, and whenever Apply writes other rows.
-const schemaVersion = 1
+const schemaVersion = 2
 
 // busyTimeout is how long a connection waits for another that has the file locked.
 const busyTimeout = 5 * time.Second
@@ -45,6 +45,8 @@ type DB struct {
 	pass   func()       // gate.RUnlock
 	file                // what is replaced: under mu, loadMu and gate at once
 
+	foretold map[events.Position]bool // the erasures whose totals the file has before they are folded: that of an audit
+
 	// commit is (*sql.Tx).Commit. A test puts one there that fails.
 	commit func(*sql.Tx) error
 	// step is called between the steps of a Replace. A test ends the process there.
@@ -52,6 +54,7 @@ type DB struct {
 
 	logLimit int64     // how large the write-ahead log may grow before it is emptied
 	logHeld  time.Time // when a reader last kept it from being emptied; owned by Apply
+	logDue   bool      // whether it has what was erased, and so must be emptied; owned by Apply
 
 	cache *cache // of rows that every call reads; Apply tells it of each commit; replaced with the file
 
@@ -73,6 +76,7 @@ type file struct {
 	writer  *sql.Conn // the pinned connection of all writes; owned by Apply
 	writes  writeStatements
 	bulks   bulkStatements
+	erasing []*sql.Stmt // the deletions of everything of an account but its erasures
 
 	prepared []*sql.Stmt // all of the above
 }
@@ -118,7 +122,7 @@ func (db *DB) connect() (err error) {
 		return fmt.Errorf("projection: %w", err)
 	}
 	f.Close()
-	if db.writing, err = sql.Open("sqlite3", dsn(db.path, "_journal_mode=WAL&_synchronous=NORMAL&_txlock=immediate&_cache_size=-32768")); err != nil {
+	if db.writing, err = sql.Open("sqlite3", dsn(db.path, "_journal_mode=WAL&_synchronous=NORMAL&_txlock=immediate&_cache_size=-32768&_secure_delete=true")); err != nil {
 		return err
 	}
 	db.writing.SetMaxOpenConns(1)
@@ -232,20 +236,17 @@ func (db *DB) loadFolds(partitions int) error {
 }
 
 func newFold(partition int, to FoldedTo) *fold {
-	f := &fold{partition: partition, digest: to.Digest, waiting: map[uint64][]chan events.Decision{}}
+	f := &fold{partition: partition, at: to, waiting: map[uint64][]chan events.Decision{}}
 	f.sequence.Store(to.Sequence)
 	return f
 }
 
 // foldedTo reads how far the file says that a partition is folded.
 func (db *DB) foldedTo(partition int) (to FoldedTo, err error) {
-	var digest []byte
-	err = db.writer.QueryRowContext(context.Background(),
-		"SELECT sequence, digest FROM partitions WHERE partition = ?", partition).Scan(&to.Sequence, &digest)
-	if errors.Is(err, sql.ErrNoRows) {
+	row := db.writer.QueryRowContext(context.Background(), "SELECT "+foldedColumns+" FROM partitions WHERE partition = ?", partition)
+	if err = scanFolded(row.Scan, &to); errors.Is(err, sql.ErrNoRows) {
 		return FoldedTo{}, nil
 	}
-	copy(to.Digest[:], digest)
 	return to, err
 }
 

@@ -167,7 +167,10 @@ func newHouse(t *testing.T) *house {
 }
 
 func (h *house) seam() Ledger {
-	return Ledger{Partitions: 1, Heads: h.Heads, Get: h.Get, Read: h.Read, AppendDecisions: h.AppendDecisions}
+	return Ledger{
+		Partitions: 1, Heads: h.Heads, Get: h.Get, Read: h.Read, AppendDecisions: h.AppendDecisions, Append: h.Append,
+		Now: func() time.Time { return november.Start() },
+	}
 }
 
 func (h *house) path(name string) string { return filepath.Join(h.dir, name+".db") }

@@ -1,6 +1,7 @@
 package projections
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -117,7 +118,7 @@ func TestFoldingInAnyBatchesGivesOneFile(t *testing.T) {
 		if a, b := dump(t, single), dump(t, batched); a != b {
 			rt.Fatalf("one by one:\n%s\nin batches:\n%s", a, b)
 		}
-		if a, b := single.partitions[0].digest, batched.partitions[0].digest; a != b {
+		if a, b := single.partitions[0].at.Digest, batched.partitions[0].at.Digest; a != b {
 			rt.Fatalf("digests %s and %s", a, b)
 		}
 	})
@@ -143,7 +144,7 @@ func TestDecidingFromTheFileIsDecidingFromEverything(t *testing.T) {
 			go func(decisions []events.Decision) { folding <- db.Apply(0, decisions) }(unfolded[:n])
 			unfolded = unfolded[n:]
 
-			decisions, err := p.decideBatch(requests[start:end], &flight)
+			decisions, err := p.decideBatch(context.Background(), requests[start:end], &flight)
 			if err = errors.Join(err, <-folding); err != nil {
 				rt.Fatal(err)
 			}

@@ -19,6 +19,10 @@ type wanted struct {
 	captures []*events.Request
 	requests [][2]string // account, request id
 	tokens   [][2]string // account, token id
+
+	closing *events.Request // of a month; nil in most batches
+	closes  events.Month
+	erasing *events.Request // of an account; nil in most batches
 }
 
 // Load returns the state that deciding the requests needs, as the folded decisions of the partition left it, and the
@@ -37,13 +41,17 @@ func (db *DB) Load(partition int, requests []events.Request) (state *capture.Sta
 		_, ended := db.loader.ExecContext(context.Background(), "COMMIT") // of nothing: it only read
 		err = errors.Join(err, ended)
 	}()
-	err = db.loads.position.QueryRow(partition).Scan(&position)
+	var at FoldedTo
+	err = scanFolded(db.loads.position.QueryRow(partition).Scan, &at)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return nil, 0, db.fail(err)
 	}
-	w := collect(requests)
-	state = capture.NewState()
-	steps := []func(*capture.State, wanted) error{db.loadAccounts, db.loadMonths, db.loadJobs, db.loadFirstAnswers, db.loadTokens}
+	w := collect(requests, at.Archived)
+	state, position = capture.NewState(), at.Sequence
+	state.Archived, state.Archive = at.Archived, at.Archive
+	steps := []func(*capture.State, wanted) error{
+		db.loadAccounts, db.loadMonths, db.loadJobs, db.loadFirstAnswers, db.loadTokens, db.loadClosing, db.loadErasing,
+	}
 	for _, step := range steps {
 		if err := step(state, w); err != nil {
 			return nil, 0, db.fail(fmt.Errorf("load state: %w", err))
@@ -52,7 +60,7 @@ func (db *DB) Load(partition int, requests []events.Request) (state *capture.Sta
 	return state, position, nil
 }
 
-func collect(requests []events.Request) (w wanted) {
+func collect(requests []events.Request, archived events.Month) (w wanted) {
 	seen := map[string]bool{}
 	for i := range requests {
 		r := &requests[i]
@@ -62,7 +70,7 @@ func collect(requests []events.Request) (w wanted) {
 		}
 		switch b := r.Body.(type) {
 		case *events.JobCaptureRequested:
-			w.months = append(w.months, [2]string{r.Account, string(b.Month)})
+			w.months = append(w.months, [2]string{r.Account, string(capture.CountsIn(b.Month, archived))})
 			w.urls = append(w.urls, [2]string{r.Account, fmt.Sprintf("%x", urlKey(b.CanonicalURL))})
 			w.requests = append(w.requests, [2]string{r.Account, r.ID})
 			w.captures = append(w.captures, r)
@@ -70,6 +78,10 @@ func collect(requests []events.Request) (w wanted) {
 			w.tokens = append(w.tokens, [2]string{r.Account, b.TokenID})
 		case *events.TokenRevokeRequested:
 			w.tokens = append(w.tokens, [2]string{r.Account, b.TokenID})
+		case *events.MonthCloseRequested:
+			w.closing, w.closes = r, b.Month
+		case *events.AccountEraseRequested:
+			w.erasing = r
 		}
 	}
 	return w

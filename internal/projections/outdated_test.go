@@ -44,7 +44,7 @@ func TestOutdatedProjectionIsReadUntilItIsReplaced(t *testing.T) {
 	wantErr(t, err, events.ErrUnavailable)
 	_, err = db.Tokens(within(t), "t1")
 	wantErr(t, err, events.ErrUnavailable)
-	wantErr(t, db.Apply(0, captures(t, 1)), events.ErrUnavailable)
+	wantErr(t, db.apply(0, captures(t, 1)), events.ErrUnavailable)
 	_, _, err = db.Load(0, nil)
 	wantErr(t, err, events.ErrUnavailable)
 
@@ -112,7 +112,7 @@ func TestBackupIsAPrefixToStartFrom(t *testing.T) {
 	to := filepath.Join(t.TempDir(), "copy.db")
 	at, digest := s.db.Digest(0)
 	folded := must[[]FoldedTo](t)(Backup(within(t), s.db.path, s.ID, to))
-	if len(folded) != 1 || folded[0] != (FoldedTo{at, digest}) {
+	if len(folded) != 1 || folded[0].Sequence != at || folded[0].Digest != digest {
 		t.Errorf("the copy is at %+v, want %d with %s", folded, at, digest)
 	}
 	if info, err := os.Stat(to); err != nil || info.Mode().Perm() != 0o600 {

@@ -40,7 +40,10 @@ func (p *Projector) decide(ctx context.Context) error {
 			cancel(err)
 		}
 	})
+	closing, stop := context.WithCancel(stages)
+	running.Go(func() { p.closeMonths(closing) })
 	err := p.decideRequests(stages, decided)
+	stop()
 	close(decided)
 	running.Wait()
 	if stages.Err() != nil {
@@ -57,8 +60,8 @@ func (p *Projector) decideRequests(ctx context.Context, decided chan<- []events.
 			return err
 		}
 		requests, unknown := p.decodeRequests(batch)
-		if len(requests) > 0 {
-			decisions, err := p.decideBatch(requests, &flight)
+		for _, part := range parts(requests) {
+			decisions, err := p.decideBatch(ctx, part, &flight)
 			if err != nil {
 				return err
 			}
@@ -73,9 +76,36 @@ func (p *Projector) decideRequests(ctx context.Context, decided chan<- []events.
 	return nil
 }
 
+// parts divides requests into those that are decided together. One that depends on many accounts, or on all that an
+// account ever did, stands alone.
+func parts(requests []events.Request) (parts [][]events.Request) {
+	for len(requests) > 0 {
+		n := 1
+		for n < len(requests) && !alone(&requests[0]) && !alone(&requests[n]) {
+			n++
+		}
+		parts, requests = append(parts, requests[:n]), requests[n:]
+	}
+	return parts
+}
+
+func alone(r *events.Request) bool {
+	switch r.Body.(type) {
+	case *events.MonthCloseRequested, *events.AccountEraseRequested:
+		return true
+	}
+	return false
+}
+
 // decideBatch decides requests in memory, in order, on what all decisions before them left: those that are in the file,
-// and those that are on their way there.
-func (p *Projector) decideBatch(requests []events.Request, flight *inFlight) ([]events.Decision, error) {
+// and those that are on their way there. Before and after one that stands alone it waits until they are in the file.
+func (p *Projector) decideBatch(ctx context.Context, requests []events.Request, flight *inFlight) ([]events.Decision, error) {
+	if alone(&requests[0]) || flight.alone {
+		if err := p.db.awaitFolded(ctx, p.partition, flight.last()); err != nil {
+			return nil, err
+		}
+	}
+	flight.alone = alone(&requests[0])
 	state, position, err := p.db.Load(p.partition, requests)
 	if err != nil {
 		return nil, err
@@ -83,6 +113,10 @@ func (p *Projector) decideBatch(requests []events.Request, flight *inFlight) ([]
 	flight.foldInto(state, position)
 	decisions := make([]events.Decision, len(requests))
 	for i := range requests {
+		if _, erased := requests[i].Body.(*events.Erased); erased { // in an audit: there is nothing to decide
+			decisions[i] = events.Decision{Position: requests[i].Position, Body: &events.Erased{}}
+			continue
+		}
 		decisions[i] = capture.Decide(state, &requests[i])
 		state.Fold(&decisions[i])
 	}
@@ -149,9 +183,18 @@ func take(from <-chan []events.Decision) []events.Decision {
 // inFlight are the batches of decisions that may not be in the file yet, in order. The first stage owns it.
 type inFlight struct {
 	batches [][]events.Decision
+	alone   bool // whether the last of them is of a request that stands alone
 }
 
 func (f *inFlight) add(decisions []events.Decision) { f.batches = append(f.batches, decisions) }
+
+// last returns the sequence of the last of them, or 0 when there is none.
+func (f *inFlight) last() uint64 {
+	if len(f.batches) == 0 {
+		return 0
+	}
+	return last(f.batches[len(f.batches)-1])
+}
 
 // foldInto folds what is in flight into a state that was loaded when the file was at position. The state holds only
 // what a batch of requests needs, and of that everything the file had; so nothing is missed where a decision in flight
@@ -175,6 +218,9 @@ func last(batch []events.Decision) uint64 { return batch[len(batch)-1].Position.
 func (p *Projector) decodeRequests(batch []events.Message) ([]events.Request, error) {
 	requests := make([]events.Request, 0, len(batch))
 	for _, m := range batch {
+		if m.Void() {
+			return requests, fmt.Errorf("%w: request %d-%d was erased before it was decided", events.ErrGap, p.partition, m.Sequence)
+		}
 		r, err := events.DecodeRequest(m, p.partition, p.ledger.Partitions)
 		if err != nil {
 			return requests, fmt.Errorf("request %s: %w; a newer jobtally wrote it: run that one", r.Position, err)

@@ -32,6 +32,10 @@ type Ledger struct {
 	// AppendDecisions records decisions under the numbers after+1 and so on. The error is ErrFenced when another
 	// projector has one of them; on any error some may be recorded.
 	AppendDecisions func(ctx context.Context, partition int, after uint64, decisions []events.Message) error
+	// Append records a request durably and returns its position: the closing of a month is the projector's own.
+	Append func(ctx context.Context, r *events.Request) (events.Position, error)
+	// Now is the clock by which months end.
+	Now func() time.Time
 }
 
 // Projector keeps one partition of a projection up to date: it folds the decisions of the ledger and, if it decides,
@@ -45,12 +49,19 @@ type Projector struct {
 
 	mu      sync.Mutex // guards failure
 	failure error      // why it makes no progress; nil while it does
+
+	// failureChanged is called when failure has changed, without mu. OnFailureChange sets it.
+	failureChanged func()
 }
 
 // NewProjector returns the projector of a partition. One that does not decide only follows.
 func NewProjector(db *DB, ledger Ledger, partition int, decides bool, log *slog.Logger) *Projector {
 	return &Projector{db: db, ledger: ledger, partition: partition, decides: decides, log: log.With("partition", partition)}
 }
+
+// OnFailureChange has changed called whenever there is a failure, another one, or none any more. Calls may come at the
+// same time and in any order: what holds is what Failure then returns. It is for before Run.
+func (p *Projector) OnFailureChange(changed func()) { p.failureChanged = changed }
 
 // Failure returns why the projector makes no progress, or nil.
 func (p *Projector) Failure() error {
@@ -69,12 +80,19 @@ func (p *Projector) succeed(due uint64) {
 // setFailure says whether it is the failure that was there before.
 func (p *Projector) setFailure(err error) (again bool) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	again = err != nil && p.failure != nil && p.failure.Error() == err.Error()
-	if err == nil && p.failure != nil {
+	before := p.failure
+	p.failure = err
+	p.mu.Unlock()
+	if err == nil && before == nil {
+		return false
+	}
+	if err == nil {
 		p.log.Info("projector works again")
 	}
-	p.failure = err
+	again = err != nil && before != nil && before.Error() == err.Error()
+	if !again && p.failureChanged != nil {
+		p.failureChanged()
+	}
 	return again
 }
 

@@ -82,7 +82,7 @@ func (db *DB) readTokens(ctx context.Context, id string) (tokens []capture.Token
 	for rows.Next() {
 		var t capture.Token
 		var hash []byte
-		if err := rows.Scan(&t.Account, &hash, &t.Revoked); err != nil {
+		if err := rows.Scan(&t.Account, &hash, &t.Admin, &t.Revoked); err != nil {
 			return nil, db.readError(err)
 		}
 		copy(t.SecretHash[:], hash)

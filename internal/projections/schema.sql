@@ -8,11 +8,15 @@ CREATE TABLE ledger (
   partitions INTEGER NOT NULL CHECK (partitions > 0)
 ) STRICT;
 
--- How far each partition is folded. The digest covers every decision up to there: two nodes at one position have one.
+-- How far each partition is folded. The digest is the sum of those of all decisions up to there that are not erased: two
+-- nodes at one position have one. archived is the last month that is archived, or empty, and archive the digest of the
+-- decision that archived it.
 CREATE TABLE partitions (
   partition INTEGER PRIMARY KEY,
   sequence  INTEGER NOT NULL CHECK (sequence >= 0),
-  digest    BLOB    NOT NULL CHECK (length(digest) = 32)
+  digest    BLOB    NOT NULL CHECK (length(digest) = 32),
+  archived  TEXT    NOT NULL,
+  archive   BLOB    NOT NULL CHECK (length(archive) = 32)
 ) STRICT;
 
 -- The decisions themselves, enough of each to append it again byte for byte. data is the JSON of the body.
@@ -33,6 +37,9 @@ CREATE TABLE decisions (
 -- The index of request ids: a retry finds its first answer here, at any later time.
 CREATE UNIQUE INDEX first_answers ON decisions (account, request_id) WHERE payload_hash IS NOT NULL;
 
+-- The other decisions. With the index above it finds all of an account.
+CREATE INDEX other_answers ON decisions (account) WHERE payload_hash IS NULL;
+
 CREATE TABLE accounts (
   name        TEXT    PRIMARY KEY,
   plan        TEXT    NOT NULL,
@@ -40,15 +47,85 @@ CREATE TABLE accounts (
   digest      BLOB    NOT NULL CHECK (length(digest) = 32) -- the last link of the account's chain
 ) STRICT, WITHOUT ROWID;
 
--- The count of each month of each account. used is the number of its jobs captured in that month.
+-- The limit of each account at the end of each month in which it was set.
+CREATE TABLE limits (
+  account     TEXT    NOT NULL,
+  month       TEXT    NOT NULL,
+  quota_limit INTEGER NOT NULL CHECK (quota_limit >= -1),
+  PRIMARY KEY (account, month)
+) STRICT, WITHOUT ROWID;
+
+-- The count of each month of each account, open or not. used is the number of its jobs captured in that month, and
+-- extension of these the ones that came through the browser extension. digest is that of its last decision in the month.
 CREATE TABLE months (
   account    TEXT    NOT NULL,
   month      TEXT    NOT NULL CHECK (month GLOB '[0-9][0-9][0-9][0-9]-[0-1][0-9]'),
+  partition  INTEGER NOT NULL,
+  requests   INTEGER NOT NULL CHECK (requests >= 0),
   used       INTEGER NOT NULL CHECK (used >= 0),
   duplicated INTEGER NOT NULL CHECK (duplicated >= 0),
   rejected   INTEGER NOT NULL CHECK (rejected >= 0),
   repeated   INTEGER NOT NULL CHECK (repeated >= 0),
+  extension  INTEGER NOT NULL CHECK (extension >= 0),
+  first      INTEGER NOT NULL, -- sequence
+  last       INTEGER NOT NULL, -- sequence
+  digest     BLOB    NOT NULL CHECK (length(digest) = 32),
   PRIMARY KEY (account, month)
+) STRICT, WITHOUT ROWID;
+
+-- The accounts of a month, in order: closing it goes through them.
+CREATE INDEX accounts_of_month ON months (partition, month, account);
+
+-- The captures of each account on each day, UTC, of the month that they count in.
+CREATE TABLE days (
+  account    TEXT    NOT NULL,
+  month      TEXT    NOT NULL,
+  day        TEXT    NOT NULL, -- 2026-11-22
+  captured   INTEGER NOT NULL CHECK (captured >= 0),
+  duplicated INTEGER NOT NULL CHECK (duplicated >= 0),
+  rejected   INTEGER NOT NULL CHECK (rejected >= 0),
+  PRIMARY KEY (account, month, day)
+) STRICT, WITHOUT ROWID;
+
+-- The totals of each month of each partition, accounts that were erased since included.
+CREATE TABLE totals (
+  partition  INTEGER NOT NULL,
+  month      TEXT    NOT NULL,
+  requests   INTEGER NOT NULL CHECK (requests >= 0),
+  captured   INTEGER NOT NULL CHECK (captured >= 0),
+  duplicated INTEGER NOT NULL CHECK (duplicated >= 0),
+  rejected   INTEGER NOT NULL CHECK (rejected >= 0),
+  repeated   INTEGER NOT NULL CHECK (repeated >= 0),
+  first      INTEGER NOT NULL, -- sequence, 0 where there is no request
+  last       INTEGER NOT NULL, -- sequence
+  PRIMARY KEY (partition, month)
+) STRICT, WITHOUT ROWID;
+
+-- The months that are archived: where the decision on each stands.
+CREATE TABLE archives (
+  partition INTEGER NOT NULL,
+  month     TEXT    NOT NULL,
+  sequence  INTEGER NOT NULL,
+  PRIMARY KEY (partition, month)
+) STRICT, WITHOUT ROWID;
+
+-- The erasures of accounts, and how many requests before each went with it.
+CREATE TABLE erasures (
+  account   TEXT    NOT NULL,
+  partition INTEGER NOT NULL,
+  sequence  INTEGER NOT NULL,
+  requests  INTEGER NOT NULL CHECK (requests >= 0),
+  PRIMARY KEY (account, sequence)
+) STRICT, WITHOUT ROWID;
+
+-- What stays of the months of an erased account: its leaf in their digests.
+CREATE TABLE erased_months (
+  partition INTEGER NOT NULL,
+  month     TEXT    NOT NULL,
+  account   TEXT    NOT NULL,
+  sequence  INTEGER NOT NULL, -- of the erasure
+  leaf      BLOB    NOT NULL CHECK (length(leaf) = 32),
+  PRIMARY KEY (partition, month, account, sequence)
 ) STRICT, WITHOUT ROWID;
 
 -- The jobs in each tracker. The content is the data of the decision at partition, sequence.
@@ -69,6 +146,9 @@ CREATE TABLE tokens (
   id          TEXT    NOT NULL,
   account     TEXT    NOT NULL,
   secret_hash BLOB    NOT NULL CHECK (length(secret_hash) = 32),
+  admin       INTEGER NOT NULL CHECK (admin IN (0, 1)),
   revoked     INTEGER NOT NULL CHECK (revoked IN (0, 1)),
   PRIMARY KEY (id, account)
 ) STRICT, WITHOUT ROWID;
+
+CREATE INDEX tokens_of_account ON tokens (account);

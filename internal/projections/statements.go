@@ -3,28 +3,41 @@ package projections
 import (
 	"context"
 	"database/sql"
+	"fmt"
+	"math"
+
+	"jobtally/internal/events"
 )
 
 // readStatements run on the pool of reading connections.
 type readStatements struct {
-	decision, decisions, quota, job, tokens *sql.Stmt
+	decision, decisions, quota, job, tokens, firstMonth, erased *sql.Stmt
 }
 
 // loadStatements run on the pinned connection of Load. Those over a list take it as one JSON array and answer with the
 // index of the element; CROSS JOIN keeps SQLite from scanning the table instead of the list.
 type loadStatements struct {
 	position, accounts, months, jobs, firstAnswers, tokensOf *sql.Stmt
+
+	totals, leaves, monthsOf *sql.Stmt // for closing a month, and erasing an account
 }
 
 // writeStatements run on the pinned writing connection.
 type writeStatements struct {
-	token, revoke, position, openAccounts *sql.Stmt
+	token, revoke, position, openAccounts, limit, laterLimits, archive *sql.Stmt
+
+	seenMonths, firstDigests, otherDigests, erasure, erasedMonth *sql.Stmt // for erasing an account
 }
 
 // bulkStatements run there too. Each writes many rows.
 type bulkStatements struct {
-	decisions, jobs, months, accounts bulk
+	decisions, jobs, months, days, totals, accounts bulk
 }
+
+// monthColumns are what a tally is read from.
+const monthColumns = "requests, used, duplicated, rejected, repeated, first, last, digest"
+
+const notErased = "type != '" + events.TypeAccountErased + "'"
 
 const decisionColumns = "sequence, account, request_id, type, time, request_digest, digest, data"
 
@@ -35,7 +48,7 @@ func (db *DB) prepare() error {
 		into  **sql.Stmt
 		query string
 	}{
-		{db.loader, &l.position, `SELECT sequence FROM partitions WHERE partition = ?`},
+		{db.loader, &l.position, `SELECT ` + foldedColumns + ` FROM partitions WHERE partition = ?`},
 		{db.loader, &l.accounts, `SELECT name, plan, quota_limit, digest
 			FROM json_each(?) AS k CROSS JOIN accounts ON name = k.value`},
 		{db.loader, &l.months, `SELECT k.key, used
@@ -48,6 +61,14 @@ func (db *DB) prepare() error {
 		{db.loader, &l.tokensOf, `SELECT k.key, revoked
 			FROM json_each(?) AS k CROSS JOIN tokens ON account = k.value ->> 0 AND tokens.id = k.value ->> 1`},
 
+		{db.loader, &l.totals, `SELECT requests, captured, duplicated, rejected, repeated, first, last
+			FROM totals WHERE partition = ? AND month = ?`},
+		{db.loader, &l.leaves, `SELECT account, ` + fmt.Sprint(math.MaxInt64) + ` AS sequence, ` + monthColumns + `, NULL AS leaf
+			FROM months WHERE partition = ?1 AND month = ?2
+			UNION ALL SELECT account, sequence, 0, 0, 0, 0, 0, 0, 0, NULL, leaf
+			FROM erased_months WHERE partition = ?1 AND month = ?2 ORDER BY account, sequence`},
+		{db.loader, &l.monthsOf, `SELECT month, ` + monthColumns + ` FROM months WHERE account = ? ORDER BY month`},
+
 		{db.reading, &r.decision, `SELECT ` + decisionColumns + ` FROM decisions WHERE partition = ? AND sequence = ?`},
 		{db.reading, &r.decisions, `SELECT ` + decisionColumns + `
 			FROM decisions WHERE partition = ? AND sequence > ? ORDER BY sequence LIMIT ?`},
@@ -55,14 +76,25 @@ func (db *DB) prepare() error {
 			FROM accounts LEFT JOIN months ON account = name AND month = ?2 WHERE name = ?1`},
 		{db.reading, &r.job, `SELECT time, data
 			FROM jobs JOIN decisions USING (partition, sequence) WHERE jobs.account = ? AND id = ?`},
-		{db.reading, &r.tokens, `SELECT account, secret_hash, revoked FROM tokens WHERE id = ?`},
+		{db.reading, &r.tokens, `SELECT account, secret_hash, admin, revoked FROM tokens WHERE id = ?`},
+		{db.reading, &r.firstMonth, `SELECT min(month) FROM totals WHERE partition = ? AND month > ?`},
+		{db.reading, &r.erased, `SELECT 1 FROM erasures WHERE account = ? LIMIT 1`},
 
-		{db.writer, &w.token, `INSERT INTO tokens (id, account, secret_hash, revoked) VALUES (?, ?, ?, 0)`},
+		{db.writer, &w.token, `INSERT INTO tokens (id, account, secret_hash, admin, revoked) VALUES (?, ?, ?, ?, 0)`},
 		{db.writer, &w.revoke, `UPDATE tokens SET revoked = 1 WHERE id = ? AND account = ?`},
-		{db.writer, &w.position, `INSERT INTO partitions (partition, sequence, digest) VALUES (?, ?, ?)
-			ON CONFLICT DO UPDATE SET sequence = excluded.sequence, digest = excluded.digest`},
+		{db.writer, &w.position, `INSERT INTO partitions (partition, sequence, digest, archived, archive) VALUES (?, ?, ?, ?, ?)
+			ON CONFLICT DO UPDATE SET sequence = excluded.sequence, digest = excluded.digest,
+			archived = excluded.archived, archive = excluded.archive`},
 		{db.writer, &w.openAccounts, `SELECT name, plan, quota_limit, digest
 			FROM json_each(?) AS k CROSS JOIN accounts ON name = k.value`},
+		{db.writer, &w.limit, `INSERT OR REPLACE INTO limits (account, month, quota_limit) VALUES (?, ?, ?)`},
+		{db.writer, &w.laterLimits, `DELETE FROM limits WHERE account = ? AND month > ?`},
+		{db.writer, &w.archive, `INSERT INTO archives (partition, month, sequence) VALUES (?, ?, ?)`},
+		{db.writer, &w.erasure, `INSERT INTO erasures (account, partition, sequence, requests) VALUES (?, ?, ?, ?)`},
+		{db.writer, &w.erasedMonth, `INSERT INTO erased_months (partition, month, account, sequence, leaf) VALUES (?, ?, ?, ?, ?)`},
+		{db.writer, &w.seenMonths, `SELECT month, ` + monthColumns + ` FROM months WHERE account = ? ORDER BY month`},
+		{db.writer, &w.firstDigests, `SELECT digest FROM decisions WHERE account = ? AND payload_hash IS NOT NULL`},
+		{db.writer, &w.otherDigests, `SELECT digest FROM decisions WHERE account = ? AND payload_hash IS NULL AND ` + notErased},
 	} {
 		outdated := db.outdated.Load()
 		if outdated && s.on != db.reading {
@@ -81,7 +113,27 @@ func (db *DB) prepare() error {
 	if db.outdated.Load() {
 		return nil
 	}
+	if err := db.prepareErase(); err != nil {
+		return err
+	}
 	return db.prepareBulks()
+}
+
+// prepareErase prepares the deletions: everything of an account but its erasures.
+func (db *DB) prepareErase() error {
+	for _, rows := range []string{
+		"decisions WHERE account = ? AND payload_hash IS NOT NULL", "decisions WHERE account = ? AND payload_hash IS NULL AND " + notErased,
+		"jobs WHERE account = ?", "months WHERE account = ?", "days WHERE account = ?", "limits WHERE account = ?",
+		"tokens WHERE account = ?", "accounts WHERE name = ?",
+	} {
+		stmt, err := db.writer.PrepareContext(context.Background(), "DELETE FROM "+rows)
+		if err != nil {
+			return db.fail(err)
+		}
+		db.erasing = append(db.erasing, stmt)
+		db.prepared = append(db.prepared, stmt)
+	}
+	return nil
 }
 
 func (db *DB) prepareBulks() (err error) {
@@ -94,10 +146,21 @@ func (db *DB) prepareBulks() (err error) {
 		{&b.decisions, 10, `INSERT INTO decisions
 			(partition, sequence, account, request_id, type, time, request_digest, digest, payload_hash, data) VALUES`},
 		{&b.jobs, 6, `INSERT INTO jobs (account, id, url_key, month, partition, sequence) VALUES`},
-		{&b.months, 6, `INSERT INTO months (account, month, used, duplicated, rejected, repeated) VALUES
-			ON CONFLICT DO UPDATE SET used = used + excluded.used, duplicated = duplicated + excluded.duplicated,
-			rejected = rejected + excluded.rejected, repeated = repeated + excluded.repeated
+		{&b.months, 12, `INSERT INTO months
+			(account, month, partition, requests, used, duplicated, rejected, repeated, extension, first, last, digest) VALUES
+			ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, used = used + excluded.used,
+			duplicated = duplicated + excluded.duplicated, rejected = rejected + excluded.rejected,
+			repeated = repeated + excluded.repeated, extension = extension + excluded.extension,
+			last = excluded.last, digest = excluded.digest
 			RETURNING account, month, used`},
+		{&b.days, 6, `INSERT INTO days (account, month, day, captured, duplicated, rejected) VALUES
+			ON CONFLICT DO UPDATE SET captured = captured + excluded.captured, duplicated = duplicated + excluded.duplicated,
+			rejected = rejected + excluded.rejected`},
+		{&b.totals, 9, `INSERT INTO totals
+			(partition, month, requests, captured, duplicated, rejected, repeated, first, last) VALUES
+			ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, captured = captured + excluded.captured,
+			duplicated = duplicated + excluded.duplicated, rejected = rejected + excluded.rejected,
+			repeated = repeated + excluded.repeated, first = min(first, excluded.first), last = max(last, excluded.last)`},
 		{&b.accounts, 4, `INSERT INTO accounts (name, plan, quota_limit, digest) VALUES
 			ON CONFLICT DO UPDATE SET plan = excluded.plan, quota_limit = excluded.quota_limit, digest = excluded.digest`},
 	} {

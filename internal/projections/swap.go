@@ -63,14 +63,28 @@ func OpenOutdated(path, ledgerID string, partitions int) (*DB, error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	folded, err := readPositions(db.reading)
-	if err != nil {
-		folded = nil
-	}
+	folded := readSequences(db.reading)
 	for p := range partitions {
-		db.partitions = append(db.partitions, newFold(p, folded[p]))
+		db.partitions = append(db.partitions, newFold(p, FoldedTo{Sequence: folded[p]}))
 	}
 	return db, nil
+}
+
+// readSequences returns how far the partitions are folded in a file of any version. It is empty where that cannot be told.
+func readSequences(db *sql.DB) map[int]uint64 {
+	sequences := map[int]uint64{}
+	rows, err := db.Query("SELECT partition, sequence FROM partitions")
+	err = scanAll(rows, err, func(rows *sql.Rows) error {
+		var partition int
+		var sequence uint64
+		err := rows.Scan(&partition, &sequence)
+		sequences[partition] = sequence
+		return err
+	})
+	if err != nil {
+		return nil
+	}
+	return sequences
 }
 
 // Blind takes an outdated file for one in which nothing is folded, and reads nothing there: it is further than what will
@@ -197,9 +211,9 @@ func (db *DB) compare(f, other *fold) error {
 	if other.sequence.Load() != at.Sequence {
 		return fmt.Errorf("%w: up to %s and %d", errBehind, at, other.sequence.Load())
 	}
-	if f.digest != other.digest {
+	if f.at != other.at {
 		return fmt.Errorf("%w: at %s the digest of %s is %s, and folded anew it is %s: `projector audit --data %s` tells which is wrong; where it is the projection, %s",
-			ErrDiffers, at, db.path, f.digest, other.digest, filepath.Dir(db.path), db.removal())
+			ErrDiffers, at, db.path, f.at.Digest, other.at.Digest, filepath.Dir(db.path), db.removal())
 	}
 	return nil
 }
@@ -208,7 +222,7 @@ func (db *DB) compare(f, other *fold) error {
 func (f *fold) take(other *fold) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.digest = other.digest
+	f.at = other.at
 	f.sequence.Store(other.sequence.Load())
 	for sequence, waiting := range f.waiting {
 		if sequence > f.sequence.Load() {

@@ -23,7 +23,7 @@ const (
 // at a later try, or is found by the next commit.
 func (db *DB) boundLog() {
 	info, err := os.Stat(db.path + "-wal")
-	if err != nil || info.Size() < db.logLimit || time.Since(db.logHeld) < logPause {
+	if err != nil || info.Size() < db.logLimit && !db.logDue || time.Since(db.logHeld) < logPause {
 		return
 	}
 	ctx, held := context.Background(), true
@@ -32,7 +32,9 @@ func (db *DB) boundLog() {
 	db.writer.ExecContext(ctx, busyTimeoutPragma(busyTimeout))
 	if err != nil || held {
 		db.logHeld = time.Now()
+		return
 	}
+	db.logDue = false
 }
 
 func busyTimeoutPragma(d time.Duration) string {
