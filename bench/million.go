@@ -7,6 +7,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"jobtally/internal/node"
 )
 
 const (
@@ -29,6 +31,10 @@ func (s *suite) fullRows() []row {
 		{
 			name: "start", what: fmt.Sprintf("start to ready with %d decisions folded, after a clean stop, files cached", decisions), unit: "s",
 			goal: goal{mostValue: 1}, measure: s.startToReady,
+		},
+		{
+			name: "rebuild", what: fmt.Sprintf("decisions folded anew by `projector rebuild`, no service running, %s", there), unit: "/s",
+			measure: s.rebuild,
 		},
 	}
 	if s.inProcess {
@@ -65,6 +71,17 @@ func (s *suite) startToReady(ctx context.Context) (result sample, err error) {
 		result.value = running.ready.Seconds()
 		return nil
 	})
+	return result, err
+}
+
+// rebuild folds the full ledger anew.
+func (s *suite) rebuild(ctx context.Context) (result sample, err error) {
+	d, err := s.million(ctx)
+	if err != nil {
+		return result, err
+	}
+	done, err := node.Rebuild(ctx, node.Config{Dir: d.path, Log: quiet()}, func(uint64, uint64) {})
+	result.value = float64(done.Decisions) / done.Seconds
 	return result, err
 }
 

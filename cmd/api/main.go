@@ -77,7 +77,7 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer, now fun
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
 	catchUp(ctx, n, log)
-	if f.NATS == "" && n.CaughtUp() { // a first start has nothing to catch up with
+	if f.NATS == "" && n.CaughtUp() && !n.Projection.Outdated() { // a first start has nothing to catch up with
 		d := demo{node: n, file: tokenFile(f.Data), plans: f.Plans, now: now}
 		if err := d.ensure(starting, stdout, "http://"+listener.Addr().String()); err != nil {
 			return unlessStopped(ctx, err)
@@ -135,6 +135,7 @@ func backend(n *node.Node) http.Backend {
 		Tokens:     n.Projection.Tokens,
 		Folded:     n.Projection.Folded,
 		CaughtUp:   n.CaughtUp,
+		Outdated:   n.Projection.Outdated,
 		Ready:      n.Ready,
 	}
 }

@@ -13,11 +13,13 @@ import (
 )
 
 type flags struct {
-	Run     runCmd    `cmd:"" help:"Decide the requests of a ledger on an external NATS server, and fold them, until stopped."`
-	Init    initCmd   `cmd:"" help:"Create the ledger on an external NATS server."`
-	Status  statusCmd `cmd:"" help:"Print how far each partition is recorded, decided and folded."`
-	Replay  replayCmd `cmd:"" help:"Print the requests and decisions of a month, an account or a stretch, paired, in the order of their positions. Decides nothing and changes nothing."`
-	Audit   auditCmd  `cmd:"" help:"Decide every request again, and compare decisions, counts, hash chain and the rows of the projection with what is there. Exits with 0 where nothing differs, 3 where something does, 1 after a failure."`
+	Run     runCmd     `cmd:"" help:"Decide the requests of a ledger on an external NATS server, and fold them, until stopped."`
+	Init    initCmd    `cmd:"" help:"Create the ledger on an external NATS server."`
+	Status  statusCmd  `cmd:"" help:"Print how far each partition is recorded, decided and folded."`
+	Replay  replayCmd  `cmd:"" help:"Print the requests and decisions of a month, an account or a stretch, paired, in the order of their positions. Decides nothing and changes nothing."`
+	Audit   auditCmd   `cmd:"" help:"Decide every request again, and compare decisions, counts, hash chain and the rows of the projection with what is there. Exits with 0 where nothing differs, 3 where something does, 1 after a failure."`
+	Rebuild rebuildCmd `cmd:"" help:"Fold the ledger anew into a new projection, beside the service if one runs, and put it in the place of the one that is there once their digests are equal. Reads go on. Ctrl-C keeps what is folded: the same command goes on from there. Exits with 0 where the new one is in its place, 3 where the digests differ, 1 after a failure."`
+	Backup  backupCmd  `cmd:"" help:"Copy the projection, as it is at one moment, while the service runs or not. A node on the same ledger that starts with the copy as its projection.db, and no -wal and -shm beside it, folds only what came after. It is no copy of the ledger: requests cannot be made again from it."`
 	Account struct {
 		Open accountOpenCmd `cmd:"" help:"Open an account."`
 		Plan accountPlanCmd `cmd:"" help:"Put an account on another plan, at once."`

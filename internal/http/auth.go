@@ -34,6 +34,19 @@ func (a *api) authenticated(handler echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
+// detailOutdated is what a client is told that asks for more than can be read meanwhile.
+const detailOutdated = "this node is folding the ledger anew, for a new version, and only reads; try again soon"
+
+// folding calls handler on a node that folds, and so can take a capture.
+func (a *api) folding(handler echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		if a.backend.Outdated() {
+			return newProblem(codeNotReady, detailOutdated)
+		}
+		return handler(c)
+	}
+}
+
 // authenticate returns the account of an Authorization header. A typo is refused without a look-up, and that a
 // token is revoked is told only to who holds its secret.
 func (a *api) authenticate(ctx context.Context, authorization string) (account string, err error) {

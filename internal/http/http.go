@@ -52,6 +52,9 @@ type Backend struct {
 	// CaughtUp says whether this node has folded what the ledger had when it started. Before, an answer could be older
 	// than one that was given already, and so the API gives none.
 	CaughtUp func() bool
+	// Outdated says whether this node only reads, from a projection of another version, while the ledger is folded anew.
+	// Default: never.
+	Outdated func() bool
 	// Ready returns nil when the node can answer, or else why not, in words for an operator.
 	Ready func(context.Context) error
 }
@@ -111,6 +114,9 @@ func (cfg Config) withDefaults() Config {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Backend.Outdated == nil {
+		cfg.Backend.Outdated = func() bool { return false }
+	}
 	return cfg
 }
 
@@ -128,9 +134,9 @@ func (a *api) route(e *echo.Echo) {
 		e.HEAD(path, handler)
 	}
 	get("/api/jobs/quota", a.authenticated(a.getQuota))
-	get(historyPath, a.authenticated(a.getHistory))
-	get(historyPath+"/:month", a.authenticated(a.getMonth))
-	e.POST("/api/jobs", a.authenticated(a.postCapture))
+	get(historyPath, a.folding(a.authenticated(a.getHistory)))
+	get(historyPath+"/:month", a.folding(a.authenticated(a.getMonth)))
+	e.POST("/api/jobs", a.folding(a.authenticated(a.postCapture)))
 	get("/api/jobs/captures/:position", a.authenticated(a.getCapture))
 	get("/api/jobs/:id", a.authenticated(a.getJob))
 	get("/livez", a.getLive)

@@ -160,6 +160,9 @@ func (a *api) problemOf(err error, c echo.Context) *problem {
 			return newProblem(codeMethodNotAllowed, "")
 		}
 	}
+	if errors.Is(err, events.ErrUnavailable) && a.backend.Outdated() {
+		return newProblem(codeNotReady, detailOutdated)
+	}
 	if errors.Is(err, events.ErrUnavailable) {
 		return newProblem(codeLedgerUnavailable, "")
 	}

@@ -124,17 +124,36 @@ func (l *Ledger) forget(name string, consumer jetstream.Consumer) {
 	l.js.DeleteConsumer(ctx, name, consumer.CachedInfo().Name) // one that is not reached goes by itself
 }
 
-// consumer returns an ordered consumer of the messages after a sequence: all of them, or those under the filters.
+// consumer returns an ordered consumer of the messages after a sequence: all of them, or those under the filters. One
+// that is asked for while ctx ends may be made all the same: then it is forgotten when the server says so.
 func (l *Ledger) consumer(ctx context.Context, name string, after uint64, filters []string) (jetstream.Consumer, error) {
-	consumer, err := l.js.OrderedConsumer(ctx, name, jetstream.OrderedConsumerConfig{
-		FilterSubjects: filters,
-		DeliverPolicy:  jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1,
-		MaxResetAttempts: 1, // the client would try for ever, and not notice that ctx ended; whoever reads tries again
-	})
-	if err != nil {
-		return nil, fmt.Errorf("%w: read %s: %w", events.ErrUnavailable, name, err)
+	var consumer jetstream.Consumer
+	made := make(chan error, 1)
+	go func() {
+		creating, cancel := context.WithTimeout(context.WithoutCancel(ctx), ackTimeout)
+		defer cancel()
+		var err error
+		consumer, err = l.js.OrderedConsumer(creating, name, jetstream.OrderedConsumerConfig{
+			FilterSubjects: filters,
+			DeliverPolicy:  jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1,
+			MaxResetAttempts: 1, // the client would try for ever, and not notice that ctx ended; whoever reads tries again
+		})
+		made <- err
+	}()
+	select {
+	case err := <-made:
+		if err != nil {
+			return nil, fmt.Errorf("%w: read %s: %w", events.ErrUnavailable, name, err)
+		}
+		return consumer, nil
+	case <-ctx.Done():
+		go func() {
+			if <-made == nil {
+				l.forget(name, consumer)
+			}
+		}()
+		return nil, context.Cause(ctx)
 	}
-	return consumer, nil
 }
 
 func next(ctx context.Context, messages jetstream.MessagesContext, name string) arrival {

@@ -57,6 +57,8 @@ type Node struct {
 	Projection *projections.DB
 
 	projectors []*projections.Projector
+	rebuild    projections.Rebuild
+	renewal    renewal        // of a projection of another version
 	backlogs   []backlog      // by partition
 	start      []events.Heads // by partition: what the ledger had when the node started
 	caughtUp   chan struct{}  // closed once every partition is folded as far as its start asks for
@@ -87,7 +89,7 @@ func start(ctx context.Context, cfg Config, unlock func() error) (*Node, error) 
 	}
 	n.backlogs = make([]backlog, n.Ledger.Partitions)
 	n.looks.last = make([]look, n.Ledger.Partitions)
-	n.run()
+	n.run(cfg.Log)
 	return n, nil
 }
 
@@ -102,8 +104,7 @@ func (n *Node) open(ctx context.Context, cfg Config) (err error) {
 		return fmt.Errorf("%w: it was created with --partitions %d, not %d; the number never changes",
 			ledger.ErrDrift, n.Ledger.Partitions, cfg.Partitions)
 	}
-	n.Projection, err = projections.Open(filepath.Join(cfg.Dir, ProjectionFile), n.Ledger.ID, n.Ledger.Partitions)
-	if err != nil {
+	if err := n.openProjection(cfg); err != nil {
 		return err
 	}
 	n.closers = append(n.closers, n.Projection.Close)
@@ -118,7 +119,7 @@ func (n *Node) openProjectors(ctx context.Context, cfg Config) error {
 	for p := range n.Ledger.Partitions {
 		projector := projections.NewProjector(n.Projection, seam(n.Ledger, cfg.Now), p, cfg.Decides, cfg.Log)
 		projector.OnFailureChange(func() { failing.update(projector, p) })
-		heads, err := projector.Check(ctx)
+		heads, err := n.check(ctx, projector, p, cfg)
 		if err != nil {
 			return err
 		}
@@ -196,15 +197,18 @@ func (n *Node) connectTo(cfg Config) (*ledger.Connection, error) {
 }
 
 // run starts the projectors. They end when the node is closed, or by themselves at what trying again cannot mend.
-func (n *Node) run() {
+func (n *Node) run(log *slog.Logger) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running, catchingUp sync.WaitGroup
 	var behind atomic.Bool
+	folding := n.awaitFolding(ctx)
 	for p, projector := range n.projectors {
 		working, stopped := context.WithCancel(ctx)
 		running.Go(func() {
 			defer stopped()
-			projector.Run(ctx) // its error is logged, and stays as its Failure
+			if folding() {
+				projector.Run(ctx) // its error is logged, and stays as its Failure
+			}
 		})
 		catchingUp.Go(func() {
 			if !n.catchUp(working, p) {
@@ -217,6 +221,7 @@ func (n *Node) run() {
 			close(n.caughtUp)
 		}
 	})
+	running.Go(func() { n.tend(ctx, log) })
 	n.closers = append(n.closers, func() error { cancel(); running.Wait(); return nil })
 }
 
@@ -277,6 +282,9 @@ func (n *Node) Close() error {
 // Append records a request durably and returns its position. The error is ErrUnavailable, with nothing recorded, also
 // when the partition's projector is stopped or too many requests wait for it; and ErrUnknownOutcome.
 func (n *Node) Append(ctx context.Context, r *events.Request) (events.Position, error) {
+	if n.Projection.Outdated() {
+		return events.Position{}, fmt.Errorf("%w: %w", events.ErrUnavailable, n.renewal.progress())
+	}
 	partition := events.PartitionOf(r.Account, n.Ledger.Partitions)
 	if err := n.projectors[partition].Failure(); err != nil {
 		// Not wrapped: that the outcome of a decision is unknown, say, is not so of this request.
@@ -313,6 +321,9 @@ func (n *Node) Requester(ctx context.Context, p events.Position) (account string
 func (n *Node) Ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
+	if n.Projection.Outdated() {
+		return n.renewal.progress()
+	}
 	for p, projector := range n.projectors {
 		if err := projector.Failure(); err != nil {
 			return fmt.Errorf("partition %d makes no progress: %w", p, err)

@@ -59,6 +59,9 @@ func Dial(ctx context.Context, cfg Config) (*Operator, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !n.awaitFolding(ctx)() {
+		return nil, errors.Join(ctx.Err(), n.Close())
+	}
 	return &Operator{Ledger: n.Ledger, close: n.Close}, nil
 }
 

@@ -27,6 +27,9 @@ func (db *DB) apply(partition int, decisions []events.Decision) error {
 	}
 	db.mu.Lock()
 	defer db.mu.Unlock()
+	if db.writer == nil {
+		return db.closed()
+	}
 	tx, err := db.writer.BeginTx(context.Background(), nil)
 	if err != nil {
 		return db.fail(err)
@@ -149,4 +152,10 @@ func damaged(err error) bool {
 	var code sqlite3.Error
 	return errors.As(err, &code) &&
 		(code.Code == sqlite3.ErrCorrupt || code.Code == sqlite3.ErrNotADB || code.Code == sqlite3.ErrConstraint)
+}
+
+// full says whether there is no room on the disk.
+func full(err error) bool {
+	var code sqlite3.Error
+	return errors.As(err, &code) && code.Code == sqlite3.ErrFull
 }

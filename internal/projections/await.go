@@ -66,7 +66,10 @@ func (db *DB) Await(ctx context.Context, p events.Position) (events.Decision, er
 		return db.Decision(ctx, p)
 	}
 	select {
-	case d := <-folded:
+	case d, handed := <-folded:
+		if !handed { // a file came in the place of the one before that is further
+			return db.Decision(ctx, p)
+		}
 		if _, erased := d.Body.(*events.Erased); erased {
 			return events.Decision{}, events.ErrNotFound
 		}

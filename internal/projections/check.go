@@ -25,7 +25,7 @@ func (p *Projector) Check(ctx context.Context) (events.Heads, error) {
 	}
 	if folded > heads.Requests {
 		return heads, fmt.Errorf("%w: partition %d is folded up to %d, but has requests only up to %d; %s",
-			ErrMismatch, p.partition, folded, heads.Requests, p.db.remedy())
+			ErrDiffers, p.partition, folded, heads.Requests, p.db.removal())
 	}
 	return heads, p.checkDigest(ctx, min(folded, heads.Decisions))
 }
@@ -58,9 +58,18 @@ func (p *Projector) compare(ctx context.Context, recorded *events.Decision) erro
 		return fmt.Errorf("%w: decision %s is not in %s; %s", ErrMismatch, recorded.Position, p.db.path, p.db.remedy())
 	}
 	if err == nil && recorded.Digest != folded.Digest {
-		return fmt.Errorf("%w: decision %s is another one than was folded; %s", ErrMismatch, recorded.Position, p.db.remedy())
+		return fmt.Errorf("%w: decision %s is another one than was folded; %s", ErrDiffers, recorded.Position, p.db.removal())
 	}
 	return err
+}
+
+// Restore takes stock, and appends again what the projection has and the decisions lost.
+func (p *Projector) Restore(ctx context.Context) error {
+	heads, err := p.Check(ctx)
+	if err != nil {
+		return err
+	}
+	return p.restore(ctx, heads.Decisions)
 }
 
 // restore appends again what the projection has and the decisions lost: their tail is not synced to disk, and may die
@@ -95,7 +104,7 @@ func (p *Projector) checkRequests(ctx context.Context, after uint64, decisions [
 			r, err := events.DecodeRequest(m, p.partition, p.ledger.Partitions)
 			if err == nil && r.Digest != d.RequestDigest {
 				return fmt.Errorf("%w: decision %s is on another request than the ledger has there: requests were lost after they were decided; %s",
-					ErrMismatch, d.Position, p.db.remedy())
+					ErrDiffers, d.Position, p.db.removal())
 			}
 			if decisions = decisions[1:]; err != nil || len(decisions) == 0 {
 				return err

@@ -10,7 +10,7 @@ import (
 	"jobtally/internal/events"
 )
 
-// foldTo folds the decisions that are in the ledger up to head.
+// foldTo folds the decisions that are in the ledger up to head, and not beyond.
 func (p *Projector) foldTo(ctx context.Context, head uint64) error {
 	folded := p.db.Folded(p.partition)
 	if folded >= head {
@@ -19,6 +19,9 @@ func (p *Projector) foldTo(ctx context.Context, head uint64) error {
 	for batch, err := range p.ledger.Read(ctx, events.Decisions, p.partition, folded) {
 		if err != nil {
 			return err
+		}
+		for len(batch) > 0 && batch[len(batch)-1].Sequence > head {
+			batch = batch[:len(batch)-1]
 		}
 		if err := p.foldMessages(ctx, batch); err != nil {
 			return err

@@ -17,23 +17,43 @@ import (
 // One statement reads it, and so as the decisions up to one position left it. Nobody hears of that position before this
 // node has told it everywhere: what is read next, from memory too, is not behind it.
 func (db *DB) Month(ctx context.Context, account string, month, current events.Month) (capture.AccountMonth, error) {
+	m, err := db.readMonth(ctx, account, month, current)
+	if err != nil {
+		return m, err
+	}
+	return m, db.awaitFolded(ctx, m.At.Partition, m.At.Sequence)
+}
+
+func (db *DB) readMonth(ctx context.Context, account string, month, current events.Month) (m capture.AccountMonth, err error) {
+	if err := db.hold(&db.reads.month); err != nil {
+		return m, err
+	}
+	defer db.pass()
 	partition := db.partitionOf(account)
 	var days []byte
 	row := db.reads.month.QueryRowContext(context.WithoutCancel(ctx), account, partition, string(current), string(month))
-	m, err := scanMonth(row.Scan, partition, &days)
-	if err == nil {
+	if m, err = scanMonth(row.Scan, partition, &days); err == nil {
 		err = json.Unmarshal(days, &m.Days)
 		slices.SortFunc(m.Days, func(a, b capture.DayCount) int { return strings.Compare(a.Day, b.Day) })
 	}
-	if err != nil {
-		return m, db.readError(err)
-	}
-	return m, db.awaitFolded(ctx, partition, m.At.Sequence)
+	return m, db.readError(err)
 }
 
 // Months returns up to limit months of an account before one, the latest first, without their days: the current one, and
 // those before it that have requests; none when the account is not open. It reads as Month does.
-func (db *DB) Months(ctx context.Context, account string, current, before events.Month, limit int) (months []capture.AccountMonth, err error) {
+func (db *DB) Months(ctx context.Context, account string, current, before events.Month, limit int) ([]capture.AccountMonth, error) {
+	months, err := db.readMonths(ctx, account, current, before, limit)
+	if err != nil || len(months) == 0 {
+		return nil, err
+	}
+	return months, db.awaitFolded(ctx, months[0].At.Partition, months[0].At.Sequence)
+}
+
+func (db *DB) readMonths(ctx context.Context, account string, current, before events.Month, limit int) (months []capture.AccountMonth, err error) {
+	if err := db.hold(&db.reads.history); err != nil {
+		return nil, err
+	}
+	defer db.pass()
 	partition := db.partitionOf(account)
 	var none []byte
 	rows, err := db.reads.history.QueryContext(context.WithoutCancel(ctx), account, partition, string(current), string(before), limit)
@@ -42,10 +62,7 @@ func (db *DB) Months(ctx context.Context, account string, current, before events
 		months = append(months, m)
 		return err
 	})
-	if err != nil || len(months) == 0 {
-		return nil, db.readError(err)
-	}
-	return months, db.awaitFolded(ctx, partition, months[0].At.Sequence)
+	return months, db.readError(err)
 }
 
 func (db *DB) partitionOf(account string) int { return events.PartitionOf(account, len(db.partitions)) }

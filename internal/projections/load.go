@@ -30,6 +30,9 @@ type wanted struct {
 func (db *DB) Load(partition int, requests []events.Request) (state *capture.State, position uint64, err error) {
 	db.loadMu.Lock()
 	defer db.loadMu.Unlock()
+	if db.loader == nil {
+		return nil, 0, db.closed()
+	}
 	// Apply may commit while this reads: all statements see the one state that the position is of.
 	if _, err := db.loader.ExecContext(context.Background(), "BEGIN"); err != nil {
 		return nil, 0, db.fail(err)

@@ -70,6 +70,10 @@ func (db *DB) loadErasing(state *capture.State, w wanted) error {
 // firstMonth returns the earliest month of a partition that has requests, or nothing. That of the zero time, which a
 // request has whose time cannot be read, is none.
 func (db *DB) firstMonth(partition int) (events.Month, error) {
+	if err := db.hold(&db.reads.firstMonth); err != nil {
+		return "", err
+	}
+	defer db.pass()
 	var month sql.Null[events.Month]
 	err := db.reads.firstMonth.QueryRowContext(context.Background(), partition, string(events.MonthOf(time.Time{}))).Scan(&month)
 	return month.V, db.readError(err)
@@ -77,6 +81,10 @@ func (db *DB) firstMonth(partition int) (events.Month, error) {
 
 // Erased says whether an account was ever erased.
 func (db *DB) Erased(ctx context.Context, account string) (bool, error) {
+	if err := db.hold(&db.reads.erased); err != nil {
+		return false, err
+	}
+	defer db.pass()
 	err := db.reads.erased.QueryRowContext(context.WithoutCancel(ctx), account).Scan(new(int))
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil

@@ -56,7 +56,7 @@ func ReadPositions(path, ledgerID string) (map[int]FoldedTo, error) {
 	}
 	if id != ledgerID {
 		return nil, fmt.Errorf("%w: %s is of ledger %s, not %s; name the data directory or the NATS server that belongs to it",
-			ErrMismatch, path, id, ledgerID)
+			errOtherLedger, path, id, ledgerID)
 	}
 	return readPositions(db)
 }

@@ -250,7 +250,7 @@ func TestProjectorStopsAtADamagedTable(t *testing.T) {
 			err := NewProjector(db, h.seam(), 0, true, quiet()).Run(within(t))
 
 			wantErr(t, err, ErrMismatch)
-			for _, want := range []string{"is damaged", "`rm -f "} {
+			for _, want := range []string{"is damaged", "`projector rebuild --data " + h.dir + "`"} {
 				if !strings.Contains(err.Error(), want) {
 					t.Errorf("error %q does not say %q", err, want)
 				}

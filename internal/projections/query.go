@@ -15,6 +15,10 @@ import (
 
 // Quota returns an account's count in a month. The error is ErrNotFound when the account was never opened.
 func (db *DB) Quota(ctx context.Context, account string, month events.Month) (capture.Quota, error) {
+	if err := db.hold(&db.reads.quota); err != nil {
+		return capture.Quota{}, err
+	}
+	defer db.pass()
 	of := db.cache.quotas.of(account)
 	of.mu.Lock()
 	defer of.mu.Unlock()
@@ -32,6 +36,10 @@ func (db *DB) Quota(ctx context.Context, account string, month events.Month) (ca
 
 // Job returns a job in an account's tracker. The error is ErrNotFound when it has none under that id.
 func (db *DB) Job(ctx context.Context, account, id string) (capture.StoredJob, error) {
+	if err := db.hold(&db.reads.job); err != nil {
+		return capture.StoredJob{}, err
+	}
+	defer db.pass()
 	var at string
 	var data []byte
 	if err := db.reads.job.QueryRowContext(context.WithoutCancel(ctx), account, id).Scan(&at, &data); err != nil {
@@ -48,6 +56,10 @@ func (db *DB) Job(ctx context.Context, account, id string) (capture.StoredJob, e
 // Tokens returns the tokens issued under an id: one, none, or in theory more, since each partition issues its own.
 // The slice is shared: it is for reading only.
 func (db *DB) Tokens(ctx context.Context, id string) ([]capture.Token, error) {
+	if err := db.hold(&db.reads.tokens); err != nil {
+		return nil, err
+	}
+	defer db.pass()
 	of := db.cache.tokens.of(id)
 	of.mu.Lock()
 	defer of.mu.Unlock()
@@ -82,6 +94,10 @@ func (db *DB) readTokens(ctx context.Context, id string) (tokens []capture.Token
 // Decision returns the decision at a position. The error is ErrNotFound when it is not folded: a commit is in the file
 // a moment earlier, and what it changed must not be seen here before it is everywhere.
 func (db *DB) Decision(ctx context.Context, p events.Position) (events.Decision, error) {
+	if err := db.hold(&db.reads.decision); err != nil {
+		return events.Decision{}, err
+	}
+	defer db.pass()
 	if p.Partition >= len(db.partitions) || p.Sequence > db.Folded(p.Partition) {
 		return events.Decision{}, events.ErrNotFound
 	}
@@ -92,6 +108,10 @@ func (db *DB) Decision(ctx context.Context, p events.Position) (events.Decision,
 
 // Decisions returns up to limit decisions of a partition after a sequence, in order.
 func (db *DB) Decisions(ctx context.Context, partition int, after uint64, limit int) (decisions []events.Decision, err error) {
+	if err := db.hold(&db.reads.decisions); err != nil {
+		return nil, err
+	}
+	defer db.pass()
 	rows, err := db.reads.decisions.QueryContext(context.WithoutCancel(ctx), partition, after, limit)
 	if err != nil {
 		return nil, db.readError(err)

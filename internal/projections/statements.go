@@ -98,12 +98,22 @@ func (db *DB) prepare() error {
 		{db.writer, &w.firstDigests, `SELECT digest FROM decisions WHERE account = ? AND payload_hash IS NOT NULL`},
 		{db.writer, &w.otherDigests, `SELECT digest FROM decisions WHERE account = ? AND payload_hash IS NULL AND ` + notErased},
 	} {
+		outdated := db.outdated.Load()
+		if outdated && s.on != db.reading {
+			continue // it is only read
+		}
 		stmt, err := s.on.PrepareContext(context.Background(), s.query)
+		if outdated && err != nil {
+			continue // what cannot be read there has to wait: see hold
+		}
 		if err != nil {
 			return db.fail(err)
 		}
 		*s.into = stmt
 		db.prepared = append(db.prepared, stmt)
+	}
+	if db.outdated.Load() {
+		return nil
 	}
 	if err := db.prepareErase(); err != nil {
 		return err
