@@ -18,6 +18,11 @@ type flags struct {
 	Status  statusCmd `cmd:"" help:"Print how far each partition is recorded, decided and folded."`
 	Replay  replayCmd `cmd:"" help:"Print the requests and decisions of a month, an account or a stretch, paired, in the order of their positions. Decides nothing and changes nothing."`
 	Audit   auditCmd  `cmd:"" help:"Decide every request again, and compare decisions, counts, hash chain and the rows of the projection with what is there. Exits with 0 where nothing differs, 3 where something does, 1 after a failure."`
+	Archive struct {
+		Export archiveExportCmd `cmd:"" help:"Write an archived month into a directory, as CloudEvents with everything that proves them. Nothing is removed from the ledger."`
+		Verify archiveVerifyCmd `cmd:"" help:"Prove a directory that was exported, without a server. Exits with 0 where nothing differs, 3 where something does, 1 where it cannot be read."`
+		Replay archiveReplayCmd `cmd:"" help:"Print what is in directories that were exported, and audit it: every request is decided again where they go back to the first."`
+	} `cmd:"" help:"Exported months."`
 	Account struct {
 		Open accountOpenCmd `cmd:"" help:"Open an account."`
 		Plan accountPlanCmd `cmd:"" help:"Put an account on another plan, at once."`

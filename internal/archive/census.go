@@ -80,7 +80,7 @@ func (c *census) of(name string) *tallied {
 	}
 	t := c.accounts[name]
 	if t == nil {
-		t = &tallied{Tally: capture.NewTally(c.partition)}
+		t = &tallied{}
 		c.accounts[name] = t
 	}
 	return t
@@ -187,8 +187,6 @@ type sum struct {
 	leaves capture.Leaves
 	erased int64 // requests that are not here
 }
-
-func newSum(partition int) *sum { return &sum{Totals: capture.NewTally(partition).Totals} }
 
 // add takes in the accounts of a census, which come after all that were taken in before.
 func (s *sum) add(c *census) {

@@ -40,19 +40,19 @@ type planned struct {
 // Run writes the archive of the month to a directory that does not exist. It reads what the month has of the ledger, and
 // where chains come from before it. What is written is proved before it gets its name: a month that does not add up to
 // what archived it is not exported.
-func (e Export) Run(ctx context.Context, dir string) (Manifest, error) {
+func (e Export) Run(ctx context.Context, dir string) (s Summary, err error) {
 	p, err := e.plan(ctx)
 	if err != nil {
-		return Manifest{}, err
+		return s, err
 	}
-	var m Manifest
 	err = place(dir, func(unfinished string) error {
-		if m, err = p.write(ctx, unfinished); err != nil {
+		if err := p.write(ctx, unfinished); err != nil {
 			return err
 		}
-		return p.prove(ctx, unfinished)
+		s, err = p.prove(ctx, unfinished)
+		return err
 	})
-	return m, err
+	return s, err
 }
 
 // plan finds out whether the month can be exported, and of which partitions.
@@ -146,26 +146,26 @@ func (p *plan) refusal(first events.Month, open *replay.Partition) error {
 	return fmt.Errorf("%s is not archived in any partition yet: a projector that decides archives it; see `projector status`", p.Month)
 }
 
-func (p *plan) write(ctx context.Context, dir string) (Manifest, error) {
+func (p *plan) write(ctx context.Context, dir string) error {
 	m := Manifest{
 		Format: format, Version: version, Ledger: p.Source.ID, Partitions: p.Source.Partitions, Month: p.Month, Parts: []Part{},
 	}
 	for i := range p.parts {
 		part, err := p.writePart(ctx, &p.parts[i], dir)
 		if err != nil {
-			return m, fmt.Errorf("partition %d: %w", p.parts[i].Number, err)
+			return fmt.Errorf("partition %d: %w", p.parts[i].Number, err)
 		}
 		m.Parts = append(m.Parts, part)
 	}
 	text := m.text()
 	if err := writeFile(dir, manifestName, text); err != nil {
-		return m, err
+		return err
 	}
-	return m, writeFile(dir, sumsName, m.sums(text))
+	return writeFile(dir, sumsName, m.sums(text))
 }
 
 // prove verifies what was written.
-func (p *plan) prove(ctx context.Context, dir string) error {
+func (p *plan) prove(ctx context.Context, dir string) (Summary, error) {
 	var first *Difference
 	summary, err := Verification{
 		Report: func(d Difference) {
@@ -176,8 +176,8 @@ func (p *plan) prove(ctx context.Context, dir string) error {
 		Progress: func(done, all int64) { p.Progress(p.all+done, 2*p.all) },
 	}.Run(ctx, dir)
 	if err != nil || summary.Differences == 0 {
-		return err
+		return summary, err
 	}
-	return fmt.Errorf("what the ledger has of %s is not what was archived (%d differences, the first: %s): if an account was erased meanwhile, export again; else see `projector audit`",
+	return summary, fmt.Errorf("what the ledger has of %s is not what was archived (%d differences, the first: %s): if an account was erased meanwhile, export again; else see `projector audit`",
 		p.Month, summary.Differences, first)
 }

@@ -119,8 +119,7 @@ func (p *book) fold(d *events.Decision) {
 			p.months[month] = map[string]*capture.Tally{}
 		}
 		if p.months[month][d.Account] == nil {
-			none := capture.NewTally(p.number)
-			p.months[month][d.Account] = &none
+			p.months[month][d.Account] = &capture.Tally{}
 		}
 		p.months[month][d.Account].Add(d)
 	}
@@ -135,7 +134,7 @@ func (p *book) closing(month events.Month) *events.MonthArchived {
 		digest   events.Digest
 	}
 	var all []leaf
-	s := newSum(p.number)
+	s := &sum{}
 	for name, t := range p.months[month] {
 		all = append(all, leaf{name, 1 << 62, t.Leaf(name, month)})
 		s.addTotals(t.Totals)
@@ -306,7 +305,7 @@ func junk(b *books) {
 func (b *books) exported(month events.Month) string {
 	b.t.Helper()
 	dir := filepath.Join(b.t.TempDir(), string(month))
-	must[Manifest](b.t)(b.export(month).Run(b.t.Context(), dir))
+	must[Summary](b.t)(b.export(month).Run(b.t.Context(), dir))
 	return dir
 }
 

@@ -120,7 +120,7 @@ func (p *plan) writeAccounts(ctx context.Context, of *planned, c *census, entere
 	if err != nil {
 		return err
 	}
-	total := newSum(of.Number)
+	total := &sum{}
 	for {
 		if err := c.fillIn(ctx, p.Source, entered); err != nil {
 			w.err = err

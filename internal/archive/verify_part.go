@@ -27,7 +27,7 @@ type partVerifier struct {
 }
 
 func newPartVerifier(v *verifier, part *Part) *partVerifier {
-	p := &partVerifier{verifier: v, part: part, total: newSum(part.Partition)}
+	p := &partVerifier{verifier: v, part: part, total: &sum{}}
 	p.startCount()
 	return p
 }
