@@ -142,19 +142,13 @@ func following(open bool, d *events.Decision) events.Digest {
 	return d.Digest
 }
 
-// trim forgets all but the accounts with the first names where there are too many.
+// trim forgets all but the accounts with the first names where there are too many. Sorting them is paid for by as many that
+// came since.
 func (c *census) trim(most int) {
 	if len(c.accounts) <= 2*most {
 		return
 	}
-	c.cut(most)
-}
-
-func (c *census) cut(most int) {
 	names := slices.Sorted(maps.Keys(c.accounts))
-	if len(names) <= most {
-		return
-	}
 	for _, name := range names[most:] {
 		delete(c.accounts, name)
 	}

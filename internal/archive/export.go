@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,8 @@ type Export struct {
 	Now    time.Time
 	// Progress takes how many of the requests are done: first as they are written, then once more as they are proved.
 	Progress func(done, all int64)
+
+	most int // accounts at once; 0 is mostAccounts
 }
 
 // plan is what is to be exported.
@@ -58,6 +61,7 @@ func (e Export) Run(ctx context.Context, dir string) (s Summary, err error) {
 // plan finds out whether the month can be exported, and of which partitions.
 func (e Export) plan(ctx context.Context) (*plan, error) {
 	p := &plan{Export: e}
+	p.most = cmp.Or(e.most, mostAccounts)
 	if _, err := events.ParseMonth(string(e.Month)); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoMonth, err)
 	}
@@ -168,6 +172,7 @@ func (p *plan) write(ctx context.Context, dir string) error {
 func (p *plan) prove(ctx context.Context, dir string) (Summary, error) {
 	var first *Difference
 	summary, err := Verification{
+		most: p.most,
 		Report: func(d Difference) {
 			if first == nil {
 				first = &d

@@ -104,7 +104,7 @@ func (p *plan) writePairs(ctx context.Context, of *planned, c *census, part *Par
 		part.Requests, part.Decisions = part.Requests+1, part.Decisions+1
 		if pair.Position != of.archive.Position {
 			c.add(&pair.Decision)
-			c.trim(mostAccounts)
+			c.trim(p.most)
 		}
 		p.done++
 		p.Progress(min(p.done, p.all), 2*p.all)
@@ -177,7 +177,7 @@ func (p *plan) readAgain(ctx context.Context, of *planned, c *census, dir string
 		if err := c.addLine(line, f.at, of.archive.Position); err != nil {
 			return err
 		}
-		c.trim(mostAccounts)
+		c.trim(p.most)
 	}
 	return nil
 }

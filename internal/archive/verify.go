@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,8 @@ type Verification struct {
 	Report func(Difference)
 	// Progress takes how many of the requests were verified.
 	Progress func(done, all int64)
+
+	most int // accounts at once; 0 is mostAccounts
 }
 
 // Difference is something that is not as it was exported, or does not follow from what is before it. Line, Position and
@@ -72,6 +75,7 @@ func (v Verification) Run(ctx context.Context, dir string) (Summary, error) {
 		Verification: v, dir: dir, manifest: m,
 		sum: Summary{Ledger: m.Ledger, Month: m.Month, Manifest: sha256Of(text), Parts: m.Parts},
 	}
+	r.most = cmp.Or(v.most, mostAccounts)
 	for _, p := range m.Parts {
 		r.all += p.Requests
 	}

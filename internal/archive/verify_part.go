@@ -48,7 +48,7 @@ func (p *partVerifier) run(ctx context.Context) error {
 	accounts := p.readAccounts(ctx)
 	defer accounts.stop()
 	for first := true; ; first = false {
-		recorded, err := accounts.chunk(mostAccounts)
+		recorded, err := accounts.chunk(p.most)
 		if err != nil {
 			return err
 		}
@@ -198,6 +198,9 @@ func (p *partVerifier) decided(m events.Message, position events.Position) *even
 		p.differ(position, d.Account, "the decision has no request before it")
 	case asked.Digest != d.RequestDigest:
 		p.differ(position, d.Account, "the decision is not on this request: its request digest differs")
+	}
+	if d.Account != "" && events.PartitionOf(d.Account, p.manifest.Partitions) != p.part.Partition {
+		p.differ(position, d.Account, "the account is of another partition")
 	}
 	if again := d.Message(); again.Subject != m.Subject || !maps.EqualFunc(again.Header, m.Header, slices.Equal) {
 		p.differ(position, d.Account, "the decision has other attributes than it is written with")
