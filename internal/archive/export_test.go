@@ -51,7 +51,7 @@ func TestMemoryIsBoundedByTheAccountsAtOnce(t *testing.T) {
 	for _, month := range allMonths {
 		whole := b.exported(month)
 		for _, most := range []int{1, 2, 3} {
-			dir := filepath.Join(t.TempDir(), "few")
+			dir := filepath.Join(inMemory(t), "few")
 			export := b.export(month)
 			export.most = most
 			must[Summary](t)(export.Run(t.Context(), dir))
