@@ -19,7 +19,7 @@ const mostAccounts = 1 << 16
 // account is a line of the file of accounts: what an account has of the month, or what an erasure left of it. Its leaf is
 // one of those that the digest of the month is over, in the order of the lines.
 type account struct {
-	Account string           `json:"account"`          // empty for the requests of none
+	Account string           `json:"account"`
 	Erased  *events.Position `json:"erased,omitempty"` // of the erasure that left this
 	events.Totals
 	Entries []entry       `json:"entries,omitempty"`
@@ -59,8 +59,6 @@ type tallied struct {
 	capture.Tally
 	entries []entry
 	left    []left
-	erased  uint64        // the sequence of its last erasure, the totals of which have what is before it
-	counted int64         // pairs that are here though the totals of an erasure have them
 	link    events.Digest // from which the next decision follows: zero while the account is not open
 }
 
@@ -94,21 +92,22 @@ func (c *census) erasure(e *replay.Erasure) {
 		return
 	}
 	t.left = append(t.left, left{at: e.Position, ErasedMonth: e.Months[of]})
-	t.erased = e.Position.Sequence
 }
 
-// add takes in a decision of the month.
+// add takes in a decision of the month. One of no account is of no chain; an erasure is of the chain that it begins, and
+// of no part of an account.
 func (c *census) add(d *events.Decision) {
+	if d.Account == "" {
+		return
+	}
 	t := c.of(d.Account)
 	if t == nil {
 		return
 	}
 	t.follow(d, c.enter)
-	if d.Position.Sequence < t.erased {
-		t.counted++
-		return
+	if _, erases := d.Body.(*events.AccountErased); !erases {
+		t.Add(d)
 	}
-	t.Add(d)
 }
 
 // follow takes a decision as the next of the account's chain.
@@ -175,45 +174,45 @@ func (c *census) lines() iter.Seq[account] {
 	}
 }
 
-// sum is what the lines of all accounts add up to.
+// sum is what the month adds up to: the decisions that are here, and what was left by erasures.
 type sum struct {
-	events.Totals
+	here   capture.Tally
+	left   events.Totals
 	leaves capture.Leaves
-	erased int64 // requests that are not here
 }
 
 // add takes in the accounts of a census, which come after all that were taken in before.
 func (s *sum) add(c *census) {
 	for a := range c.lines() {
 		s.leaves.Add(a.Leaf)
-		s.addTotals(a.Totals)
 		if a.Erased != nil {
-			s.erased += a.Requests
+			s.left = plus(s.left, a.Totals)
 		}
-	}
-	for _, t := range c.accounts {
-		s.erased -= t.counted
-	}
-}
-
-func (s *sum) addTotals(t events.Totals) {
-	s.Requests += t.Requests
-	s.Captured += t.Captured
-	s.Duplicated += t.Duplicated
-	s.Rejected += t.Rejected
-	s.Repeated += t.Repeated
-	if t.Requests == 0 {
-		return
-	}
-	if s.First.Sequence == 0 || t.First.Sequence < s.First.Sequence {
-		s.First = t.First
-	}
-	if t.Last.Sequence > s.Last.Sequence {
-		s.Last = t.Last
 	}
 }
 
 // archived is what the closing of the month says if all is as it was.
 func (s *sum) archived(month events.Month) *events.MonthArchived {
-	return s.leaves.Archive(month, s.Totals)
+	return s.leaves.Archive(month, plus(s.here.Totals, s.left))
+}
+
+func plus(a, b events.Totals) events.Totals {
+	switch {
+	case b.Requests == 0:
+		return a
+	case a.Requests == 0:
+		return b
+	}
+	if b.First.Sequence < a.First.Sequence {
+		a.First = b.First
+	}
+	if b.Last.Sequence > a.Last.Sequence {
+		a.Last = b.Last
+	}
+	a.Requests += b.Requests
+	a.Captured += b.Captured
+	a.Duplicated += b.Duplicated
+	a.Rejected += b.Rejected
+	a.Repeated += b.Repeated
+	return a
 }

@@ -58,6 +58,7 @@ type book struct {
 	requests, decisions []events.Message // that are not erased
 	head                uint64
 	state               *capture.State
+	totals              map[events.Month]*capture.Tally // of what was ever decided
 	months              map[events.Month]map[string]*capture.Tally
 	left                map[events.Month][]erasedLeaf
 }
@@ -72,7 +73,7 @@ func newBooks(t testing.TB, partitions int) *books {
 	b := &books{t: t}
 	for n := range partitions {
 		b.partitions = append(b.partitions, &book{
-			number: n, state: capture.NewState(), months: map[events.Month]map[string]*capture.Tally{}, left: map[events.Month][]erasedLeaf{},
+			number: n, state: capture.NewState(), totals: map[events.Month]*capture.Tally{}, months: map[events.Month]map[string]*capture.Tally{}, left: map[events.Month][]erasedLeaf{},
 		})
 	}
 	return b
@@ -113,11 +114,16 @@ func (p *book) fold(d *events.Decision) {
 	if erased, ok := d.Body.(*events.AccountErased); ok {
 		p.erase(d, erased)
 	}
-	if _, archives := d.Body.(*events.MonthArchived); !archives {
-		month := capture.MonthOf(d, p.state.Archived)
-		if p.months[month] == nil {
-			p.months[month] = map[string]*capture.Tally{}
-		}
+	_, archives := d.Body.(*events.MonthArchived)
+	_, erases := d.Body.(*events.AccountErased)
+	month := capture.MonthOf(d, p.state.Archived)
+	if p.months[month] == nil {
+		p.months[month], p.totals[month] = map[string]*capture.Tally{}, &capture.Tally{}
+	}
+	if !archives {
+		p.totals[month].Add(d)
+	}
+	if !archives && !erases && d.Account != "" {
 		if p.months[month][d.Account] == nil {
 			p.months[month][d.Account] = &capture.Tally{}
 		}
@@ -134,14 +140,11 @@ func (p *book) closing(month events.Month) *events.MonthArchived {
 		digest   events.Digest
 	}
 	var all []leaf
-	s := &sum{}
 	for name, t := range p.months[month] {
 		all = append(all, leaf{name, 1 << 62, t.Leaf(name, month)})
-		s.addTotals(t.Totals)
 	}
 	for _, l := range p.left[month] {
 		all = append(all, leaf{l.account, l.sequence, l.Leaf})
-		s.addTotals(l.Totals)
 	}
 	slices.SortFunc(all, func(a, b leaf) int {
 		return cmp.Or(cmp.Compare(a.account, b.account), cmp.Compare(a.sequence, b.sequence))
@@ -150,19 +153,18 @@ func (p *book) closing(month events.Month) *events.MonthArchived {
 	for _, l := range all {
 		leaves.Add(l.digest)
 	}
-	return leaves.Archive(month, s.Totals)
+	if p.totals[month] == nil {
+		return leaves.Archive(month, events.Totals{})
+	}
+	return leaves.Archive(month, p.totals[month].Totals)
 }
 
 // erasing is what erasing an account says.
 func (p *book) erasing(account string) *events.AccountErased {
 	e := &events.AccountErased{Months: []events.ErasedMonth{}}
-	for _, m := range p.requests {
-		if strings.Contains(m.Subject, "."+account+".") && !m.Remains() {
-			e.Requests++
-		}
-	}
 	for _, month := range slices.Sorted(maps.Keys(p.months)) {
 		if t := p.months[month][account]; t != nil {
+			e.Requests += t.Requests
 			e.Months = append(e.Months, events.ErasedMonth{Month: month, Totals: t.Totals, Leaf: t.Leaf(account, month)})
 		}
 	}

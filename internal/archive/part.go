@@ -139,7 +139,7 @@ func (p *plan) writeAccounts(ctx context.Context, of *planned, c *census, entere
 			break
 		}
 	}
-	part.Erased = total.erased
+	part.Erased = total.left.Requests
 	part.Accounts, err = w.close()
 	return err
 }

@@ -115,7 +115,11 @@ func (p *partVerifier) readPairs(ctx context.Context, c *census) error {
 		if _, archives := d.Body.(*events.MonthArchived); archives {
 			p.verifyArchived(d)
 		} else {
+			p.total.here.Add(d)
 			c.add(d)
+		}
+		if d.Account == "" && d.Position != p.part.Archived.Position && d.Verify(events.Digest{}) != nil {
+			p.differ(d.Position, "", "the decision is not as it was made: its digest differs")
 		}
 		p.sum.Pairs++
 		p.Progress(p.sum.Pairs, p.all)
@@ -277,13 +281,13 @@ func (p *partVerifier) compare() {
 		expected, found any
 	}{
 		{"requests", p.found.Requests, p.part.Requests}, {"decisions", p.found.Decisions, p.part.Decisions},
-		{"erased", p.total.erased, p.part.Erased}, {"first", p.found.First, p.part.First}, {"last", p.found.Last, p.part.Last},
+		{"erased", p.total.left.Requests, p.part.Erased}, {"first", p.found.First, p.part.First}, {"last", p.found.Last, p.part.Last},
 		{"last", p.part.Archived.Position, p.part.Last},
 	} {
 		about.What = p.part.Pairs.Name + ": " + c.what
 		p.differs(about, c.expected, c.found)
 	}
-	p.sum.Erased += p.total.erased
+	p.sum.Erased += p.total.left.Requests
 	says, adds := p.part.Archived.Says, p.total.archived(p.manifest.Month)
 	about = Difference{File: p.part.Pairs.Name, Position: p.part.Archived.Position}
 	for _, c := range []struct {
