@@ -34,7 +34,7 @@ func (c *archiveExportCmd) export(s *session, now time.Time) (err error) {
 	switch {
 	case s.ctx.Err() != nil:
 		return fmt.Errorf("interrupted: %s was not written", c.To)
-	case errors.Is(err, archive.ErrNoMonth):
+	case errors.Is(err, archive.ErrNoMonth), errors.Is(err, archive.ErrExists):
 		return fmt.Errorf("%w: %w", cli.ErrUsage, err)
 	case err != nil:
 		return err

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -86,14 +85,7 @@ func (c *archiveReplayCmd) audit(s *session, set *archive.Set) error {
 	}
 	audit := projections.Audit{
 		Account: c.Account, Scratch: c.Scratch, Report: report.difference, Progress: report.show,
-		Ledger: projections.AuditLedger{
-			ID: source.ID, Partitions: source.Partitions, ReadTo: source.ReadTo,
-			Heads: func(ctx context.Context, partition int) (heads events.Heads, err error) {
-				heads.Requests, err = set.Covered(ctx, partition)
-				heads.Decisions = heads.Requests
-				return heads, err
-			},
-		},
+		Ledger: projections.AuditLedger{ID: source.ID, Partitions: source.Partitions, Heads: set.Heads, ReadTo: set.ReadTo},
 	}
 	summary, err := audit.Run(s.ctx)
 	if err != nil {
@@ -121,7 +113,7 @@ func (c *archiveReplayCmd) uncovered(s *session, set *archive.Set) error {
 		if err != nil || covered == heads.Requests {
 			return err
 		}
-		_, err = fmt.Fprintf(s.stderr, "partition %d was decided again up to %s: between what is after that lie pairs of a later month\n",
+		_, err = fmt.Fprintf(s.stderr, "partition %d was decided again up to %s: after that numbers are missing, of a later month or of accounts erased later\n",
 			p, events.Position{Partition: p, Sequence: covered})
 		if err != nil {
 			return err

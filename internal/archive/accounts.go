@@ -51,7 +51,7 @@ func (p *partVerifier) readAccounts(ctx context.Context) *accountsReader {
 	r := &accountsReader{}
 	r.pull, r.stop = iter.Pull(func(yield func(recorded) bool) {
 		var last *account
-		r.err = p.read(ctx, p.part.Accounts, func(at int64, line []byte) bool {
+		_, r.err = p.read(ctx, p.part.Accounts, func(at int64, line []byte) bool {
 			next := recorded{text: bytes.Clone(line), at: at}
 			if json.Unmarshal(line, &next.account) != nil || !bytes.Equal(next.line(), line) {
 				p.report(Difference{File: p.part.Accounts.Name, Line: at, What: "it is no account as an export writes one"})

@@ -9,6 +9,9 @@ import (
 	"syscall"
 )
 
+// ErrExists is the error of exporting to what exists.
+var ErrExists = errors.New("it exists")
+
 // unfinishedName is the directory beside dir that becomes it.
 func unfinishedName(dir string) string {
 	return filepath.Join(filepath.Dir(dir), "."+filepath.Base(dir)+".unfinished")
@@ -22,7 +25,7 @@ func place(dir string, write func(unfinished string) error) (err error) {
 		return err
 	}
 	if _, err := os.Lstat(dir); err == nil {
-		return fmt.Errorf("%s exists: name a directory that does not, an archive is never written over", dir)
+		return fmt.Errorf("%w: %s; name a directory that does not, for an archive is never written over", ErrExists, dir)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

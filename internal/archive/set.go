@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"slices"
 
 	"jobtally/internal/events"
@@ -99,6 +100,12 @@ func (s *Set) Source() replay.Source {
 	}
 }
 
+// Heads returns up to where a partition is covered: the heads of a ledger that is decided again.
+func (s *Set) Heads(ctx context.Context, partition int) (events.Heads, error) {
+	covered, err := s.Covered(ctx, partition)
+	return events.Heads{Requests: covered, Decisions: covered}, err
+}
+
 // Missing returns the month before the first, if any partition has such a month: what was decided in it is not known
 // here.
 func (s *Set) Missing() events.Month {
@@ -110,9 +117,9 @@ func (s *Set) Missing() events.Month {
 	return ""
 }
 
-// Covered returns up to which sequence a partition is here from the first on, but for what was erased. After that there
-// are pairs of months that are not here: those of the beginning of a month were decided before the month before was
-// archived.
+// Covered returns up to which sequence a partition is here from the first on, so that it can be decided again. After that
+// numbers are missing: those of the beginning of a month, which were decided before the month before was archived, or those
+// of accounts that were erased since, where what else is gone with them is not known here.
 func (s *Set) Covered(ctx context.Context, partition int) (covered uint64, err error) {
 	there, last := int64(0), uint64(0)
 	for _, m := range s.months {
@@ -121,7 +128,9 @@ func (s *Set) Covered(ctx context.Context, partition int) (covered uint64, err e
 		}
 	}
 	if uint64(there) == last {
-		return last, nil
+		if later, err := s.erasedLater(ctx, partition, last); err != nil || !later {
+			return last, err
+		}
 	}
 	for batch, err := range s.ReadTo(ctx, events.Requests, partition, nil, 0, last) {
 		if err != nil {
@@ -135,4 +144,19 @@ func (s *Set) Covered(ctx context.Context, partition int) (covered uint64, err e
 		}
 	}
 	return covered, ctx.Err()
+}
+
+// erasedLater says whether an account was erased after a sequence.
+func (s *Set) erasedLater(ctx context.Context, partition int, last uint64) (bool, error) {
+	for i := range s.months {
+		p := s.months[i].part(partition)
+		if p == nil || p.Erasures.Lines == 0 {
+			continue
+		}
+		f := file{dir: s.months[i].dir, name: p.Erasures.Name, stream: events.Decisions, partition: partition}
+		for m, err := range f.messages(ctx, last, math.MaxUint64) {
+			return m.Sequence > last, err
+		}
+	}
+	return false, nil
 }

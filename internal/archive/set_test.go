@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"jobtally/internal/events"
+	"jobtally/internal/projections"
 )
 
 // readBack are the messages of a stream of a partition that are in archives.
@@ -170,9 +171,11 @@ func TestErasedAccountsInArchives(t *testing.T) {
 		t.Errorf("%d lines of erasures", len(lines))
 	}
 	wantSound(t, b.exported(november))
-	set := must[*Set](t)(Open(after))
-	if covered := must[uint64](t)(set.Covered(t.Context(), 0)); covered != 18 {
-		t.Errorf("covered up to %d", covered)
+	for dir, want := range map[string]uint64{before: 18, after: 0} {
+		set := must[*Set](t)(Open(dir))
+		if covered := must[uint64](t)(set.Covered(t.Context(), 0)); covered != want {
+			t.Errorf("covered up to %d, want %d", covered, want)
+		}
 	}
 }
 
@@ -257,5 +260,62 @@ func TestPairsOfArchives(t *testing.T) {
 		if err == nil {
 			t.Error("read a file that is gone")
 		}
+	}
+}
+
+// A ledger is decided again from its archives, as far as they have it.
+func TestArchivesAreDecidedAgain(t *testing.T) {
+	t.Parallel()
+	b := newBooks(t, 1)
+	b.open("anna", day(october, 1), 3)
+	b.open("bob", day(october, 1), 3)
+	for i := range 5 {
+		b.capture("anna", fmt.Sprint("https://example.com/", i), day(october, 2))
+		b.capture("bob", fmt.Sprint("https://example.com/", i), day(october, 2))
+	}
+	b.close(october)
+	b.ask("bob", "erase", day(november, 1), &events.AccountEraseRequested{})
+	b.open("bob", day(november, 2), 3)
+	b.capture("bob", "https://example.com/1", day(november, 2))
+	b.close(november)
+	erasedWithin := []string{b.exported(october), b.exported(november)}
+	b.capture("anna", "https://example.com/1", day(december, 2))
+	b.ask("anna", "erase", day(december, 3), &events.AccountEraseRequested{})
+	b.capture("bob", "https://example.com/2", day(december, 3))
+	b.close(december)
+	erasedAfter := []string{b.exported(october), b.exported(november)}
+	all := append(slices.Clone(erasedAfter), b.exported(december))
+
+	audit := func(dirs ...string) (found []string, s projections.Summary) {
+		set := must[*Set](t)(Open(dirs...))
+		s = must[projections.Summary](t)(projections.Audit{
+			Scratch: t.TempDir(), Progress: func(projections.Summary) {},
+			Report: func(d projections.Difference) { found = append(found, fmt.Sprint(d.Position, " ", d.What)) },
+			Ledger: projections.AuditLedger{ID: "the-ledger", Partitions: 1, ReadTo: set.ReadTo, Heads: set.Heads},
+		}.Run(t.Context()))
+		return found, s
+	}
+	for _, c := range []struct {
+		dirs             []string
+		requests, erased uint64
+	}{
+		{erasedWithin, 6 + 1 + 3 + 1, 6}, {erasedAfter, 0, 0}, {all, 1 + 1 + 3 + 1 + 2, 6 + 7},
+	} {
+		if found, s := audit(c.dirs...); len(found) > 0 || s.Requests != c.requests || s.Erased != c.erased {
+			t.Errorf("%d archives: found %q, %+v", len(c.dirs), found, s)
+		}
+	}
+
+	t.Log("what was decided wrongly, and is not in any chain: a limit that was not heeded")
+	forged := newBooks(t, 1)
+	forged.open("anna", day(october, 1), 1)
+	forged.partitions[0].state.Accounts["anna"].Limit = 5
+	forged.capture("anna", "https://example.com/1", day(october, 2))
+	forged.capture("anna", "https://example.com/2", day(october, 2))
+	forged.close(october)
+	dir := forged.exported(october)
+	wantSound(t, dir)
+	if found, _ := audit(dir); len(found) == 0 {
+		t.Error("the audit finds nothing")
 	}
 }

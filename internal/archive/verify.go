@@ -158,19 +158,19 @@ func (v *verifier) verifyNames() error {
 }
 
 // read reads the lines of a file, and compares the file with what the manifest says about it. A file that is missing or
-// damaged has fewer lines.
-func (v *verifier) read(ctx context.Context, want File, take func(at int64, line []byte) (more bool)) error {
+// damaged is not whole.
+func (v *verifier) read(ctx context.Context, want File, take func(at int64, line []byte) (more bool)) (whole bool, err error) {
 	f, err := open(v.dir, want.Name)
 	if errors.Is(err, fs.ErrNotExist) {
 		v.report(Difference{File: want.Name, What: "the file is missing"})
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	size, digest, err := v.sumFile(want.Name)
 	if err != nil {
-		return errors.Join(err, f.file.Close())
+		return false, errors.Join(err, f.file.Close())
 	}
 	v.sum.Bytes += size
 	v.differs(Difference{File: want.Name, What: "size"}, want.Size, size)
@@ -178,19 +178,19 @@ func (v *verifier) read(ctx context.Context, want File, take func(at int64, line
 	for line, err := range f.lines(ctx) {
 		if errors.Is(err, errDamaged) {
 			v.report(Difference{File: want.Name, Line: f.at, What: err.Error()})
-			return nil
+			return false, nil
 		}
 		if err != nil {
-			return err
+			return false, err
 		}
 		if !take(f.at, line) {
-			return nil
+			return false, nil
 		}
 	}
 	v.differs(Difference{File: want.Name, What: "lines"}, want.Lines, f.at)
 	v.differs(Difference{File: want.Name, What: "uncompressed size"}, want.UncompressedSize, f.outer.size)
 	v.differs(Difference{File: want.Name, What: "uncompressed sha256"}, want.UncompressedSHA256, f.outer.digest())
-	return nil
+	return true, nil
 }
 
 func (v *verifier) sumFile(name string) (size int64, digest events.Digest, err error) {
