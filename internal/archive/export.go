@@ -65,10 +65,6 @@ func (e Export) plan(ctx context.Context) (*plan, error) {
 	if _, err := events.ParseMonth(string(e.Month)); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoMonth, err)
 	}
-	if e.Month > events.MonthOf(e.Now) {
-		return nil, fmt.Errorf("%w: %s begins on %s, and ends on %s", ErrNoMonth, e.Month,
-			e.Month.Start().Format(time.DateOnly), e.Month.Next().Start().Format(time.DateOnly))
-	}
 	var open *replay.Partition
 	first := events.Month("")
 	for number := range e.Source.Partitions {
@@ -131,23 +127,24 @@ func (e Export) has(ctx context.Context, partition *replay.Partition) (bool, err
 }
 
 // refusal is why the month cannot be exported, or nil, given the first month that is archived anywhere and a partition in
-// which it is still open.
+// which it is still open. The clock only says which of the reasons it is: it is the ledger that says what is archived.
 func (p *plan) refusal(first events.Month, open *replay.Partition) error {
-	ended := p.Month.Next().Start()
+	begins, ends := p.Month.Start(), p.Month.Next().Start()
 	switch {
-	case p.Now.Before(ended):
-		return fmt.Errorf("%s lasts until %s: it can be exported when it is archived, shortly after that", p.Month, ended.Format(time.RFC3339))
-	case open != nil && (first == "" || p.Month >= first):
+	case len(p.parts) > 0 && open == nil:
+		return nil
+	case p.Now.Before(begins):
+		return fmt.Errorf("%w: %s begins on %s, and ends on %s", ErrNoMonth, p.Month, begins.Format(time.DateOnly), ends.Format(time.DateOnly))
+	case p.Now.Before(ends):
+		return fmt.Errorf("%s lasts until %s: it can be exported when it is archived, shortly after that", p.Month, ends.Format(time.RFC3339))
+	case first != "" && p.Month < first:
+		return fmt.Errorf("%w: %s is before the first month that was archived, %s", ErrNoMonth, p.Month, first)
+	case open != nil:
 		return fmt.Errorf("%s is over, and not archived yet in partition %d: a projector that decides it archives it; see `projector status`",
 			p.Month, open.Number)
-	case len(p.parts) > 0:
-		return nil
-	case first == "":
-		return fmt.Errorf("%s is not archived, nor is any month yet: a projector that decides archives them as they end", p.Month)
-	case p.Month < first:
-		return fmt.Errorf("%w: %s is before the first month that was archived, %s", ErrNoMonth, p.Month, first)
 	}
-	return fmt.Errorf("%s is not archived in any partition yet: a projector that decides archives it; see `projector status`", p.Month)
+	return fmt.Errorf("%s is not archived in any partition: a projector that decides archives each month in which there was something, and those after it",
+		p.Month)
 }
 
 func (p *plan) write(ctx context.Context, dir string) error {

@@ -116,13 +116,14 @@ func TestMonthsThatCannotBeExported(t *testing.T) {
 		says  string
 	}{
 		{b, "2027-01", day("2027-01", 20), false, "2027-01 lasts until 2027-02-01T00:00:00Z: it can be exported when it is archived"},
+		{half, "2027-01", day("2027-01", 31), false, "2027-01 lasts until 2027-02-01T00:00:00Z"},
 		{b, "2027-02", day("2027-01", 20), true, "2027-02 begins on 2027-02-01, and ends on 2027-03-01"},
 		{b, "2027-01", day("2027-02", 1), false, "2027-01 is over, and not archived yet in partition "},
 		{half, "2027-01", day("2027-02", 1), false, "2027-01 is over, and not archived yet in partition 1"},
 		{b, "2026-09", day("2027-01", 20), true, "2026-09 is before the first month that was archived, 2026-10"},
 		{b, "2026-9", day("2027-01", 20), true, `"2026-9" is not a month`},
-		{empty, october, day("2027-01", 20), false, "2026-10 is not archived, nor is any month yet"},
-		{b, "2027-02", day("2027-05", 20), false, "2027-02 is not archived in any partition yet"},
+		{empty, october, day("2027-01", 20), false, "2026-10 is not archived in any partition"},
+		{b, "2027-02", day("2027-05", 20), false, "2027-02 is not archived in any partition"},
 	} {
 		dir := filepath.Join(t.TempDir(), "to")
 		export := c.b.export(c.month)
