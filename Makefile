@@ -42,10 +42,12 @@ lint: bin/staticcheck ## Check format, vet and staticcheck
 bin/staticcheck: tools/go.mod
 	$(GO) -C tools build -o ../$@ honnef.co/go/tools/cmd/staticcheck
 
-# The end-to-end tests run the clients that users have: curl, Node.js and Python with requests.
+# The end-to-end tests run the clients that users have: curl, Node.js and Python with requests; and the commands of the documents.
 test-tools:
 	@need=; \
 	command -v curl >/dev/null || need="$$need curl"; \
+	command -v jq >/dev/null || need="$$need jq"; \
+	command -v xxd >/dev/null || need="$$need xxd"; \
 	command -v node >/dev/null || need="$$need nodejs"; \
 	python3 -c 'import requests' 2>/dev/null || need="$$need python3 python3-requests"; \
 	test -z "$$need" && exit 0; \

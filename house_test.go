@@ -25,12 +25,13 @@ var house = map[string]struct {
 	alone  string
 }{
 	"cmd/api":              {inside: []string{"internal/cli", "internal/events", "internal/http", "internal/node", "internal/token"}},
-	"cmd/projector":        {inside: []string{"internal/capture", "internal/cli", "internal/events", "internal/ledger", "internal/node", "internal/projections", "internal/replay", "internal/token"}},
+	"cmd/projector":        {inside: []string{"internal/archive", "internal/capture", "internal/cli", "internal/events", "internal/ledger", "internal/node", "internal/projections", "internal/replay", "internal/token"}},
 	"internal/cli":         {alone: "github.com/alecthomas/kong"},
 	"internal/node":        {inside: []string{"internal/capture", "internal/events", "internal/ledger", "internal/projections", "internal/replay"}},
 	"internal/http":        {inside: []string{"internal/capture", "internal/events", "internal/token"}, alone: "github.com/labstack/echo"},
 	"internal/projections": {inside: []string{"internal/capture", "internal/events"}, alone: "github.com/mattn/go-sqlite3"},
 	"internal/ledger":      {inside: []string{"internal/events"}, alone: "github.com/nats-io/"},
+	"internal/archive":     {inside: []string{"internal/capture", "internal/events", "internal/replay"}},
 	"internal/replay":      {inside: []string{"internal/capture", "internal/events"}},
 	"internal/capture":     {inside: []string{"internal/events"}},
 	"internal/token":       {inside: []string{"internal/events"}},

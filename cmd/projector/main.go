@@ -20,6 +20,11 @@ type flags struct {
 	Audit   auditCmd   `cmd:"" help:"Decide every request again, and compare decisions, counts, hash chain and the rows of the projection with what is there. Exits with 0 where nothing differs, 3 where something does, 1 after a failure."`
 	Rebuild rebuildCmd `cmd:"" help:"Fold the ledger anew into a new projection, beside the service if one runs, and put it in the place of the one that is there once their digests are equal. Reads go on. Ctrl-C keeps what is folded: the same command goes on from there. Exits with 0 where the new one is in its place, 3 where the digests differ, 1 after a failure."`
 	Backup  backupCmd  `cmd:"" help:"Copy the projection, as it is at one moment, while the service runs or not. A node on the same ledger that starts with the copy as its projection.db, and no -wal and -shm beside it, folds only what came after. It is no copy of the ledger: requests cannot be made again from it."`
+	Archive struct {
+		Export archiveExportCmd `cmd:"" help:"Write an archived month into a directory, as CloudEvents with everything that proves them. Nothing is removed from the ledger."`
+		Verify archiveVerifyCmd `cmd:"" help:"Prove a directory that was exported, without a server. Exits with 0 where nothing differs, 3 where something does, 1 where it cannot be read."`
+		Replay archiveReplayCmd `cmd:"" help:"Print what is in directories that were exported, and audit it: every request is decided again where they go back to the first."`
+	} `cmd:"" help:"Exported months."`
 	Account struct {
 		Open accountOpenCmd `cmd:"" help:"Open an account."`
 		Plan accountPlanCmd `cmd:"" help:"Put an account on another plan, at once."`

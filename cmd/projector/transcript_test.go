@@ -23,7 +23,7 @@ var rewrite = flag.Bool("rewrite", false, "write testdata/*.txt as the programs 
 // TestTranscripts plays the sessions in testdata with the real programs, and compares what they print:
 //
 //	# a remark
-//	$ projector status     a command, what it prints, and [exit N] unless that is 0
+//	$ projector status     a command, one of ours or of the system's, what it prints, and [exit N] unless that is 0
 //	& projector run        a program that goes on running
 //	& node DIR TIME        a node on a data directory, whose clock stands still
 //	^C                     Ctrl-C for it; then what it logged
@@ -169,7 +169,11 @@ func (s *terminal) settled(command []string) (output string, code int) {
 }
 
 func (s *terminal) run(command []string) (output string, code int) {
-	cmd := exec.CommandContext(within(s.t), program(s.t, command[0]), command[1:]...)
+	path := program(s.t, command[0])
+	if _, err := os.Stat(path); err != nil {
+		path = command[0]
+	}
+	cmd := exec.CommandContext(within(s.t), path, command[1:]...)
 	cmd.Args[0] = command[0]
 	cmd.Dir = s.dir
 	text, err := cmd.CombinedOutput()
@@ -192,6 +196,7 @@ var (
 	link     = regexp.MustCompile(`[0-9a-f]{64}`)
 	seconds  = regexp.MustCompile(`( in |"seconds":)[0-9.e-]+`)
 	logTime  = regexp.MustCompile(`time=\S+`)
+	packed   = regexp.MustCompile(`\d+ bytes|"bytes":\d+`) // as many as compression leaves
 	address  = regexp.MustCompile(`127\.0\.0\.1:\d{4,}`)
 )
 
@@ -207,6 +212,7 @@ func (s *terminal) print(output string) {
 	output = size.ReplaceAllString(output, ": <size>")
 	output = measured.ReplaceAllString(output, "$1<n>")
 	output = stamp.ReplaceAllString(output, "$1<time>")
+	output = packed.ReplaceAllString(output, "<bytes>")
 	output = link.ReplaceAllString(output, "<digest>")
 	output = seconds.ReplaceAllString(output, "$1<seconds>")
 	output = logTime.ReplaceAllString(output, "time=<time>")

@@ -1,6 +1,7 @@
 package events
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -77,4 +78,10 @@ func (m *Message) Remains() bool {
 type Heads struct {
 	Requests  uint64
 	Decisions uint64
+}
+
+// Matches says whether a subject is one of those that a filter means, in which * stands for any one token.
+func Matches(subject, filter string) bool {
+	tokens, wanted := strings.Split(subject, "."), strings.Split(filter, ".")
+	return slices.EqualFunc(tokens, wanted, func(token, want string) bool { return want == "*" || token == want })
 }

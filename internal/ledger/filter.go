@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -124,11 +123,5 @@ func (r *stretch) skip(ctx context.Context) error {
 }
 
 func (r *stretch) wants(subject string) bool {
-	return len(r.filters) == 0 || slices.ContainsFunc(r.filters, func(filter string) bool { return matches(subject, filter) })
-}
-
-// matches says whether a subject is one of those that a filter means, in which * stands for any one token.
-func matches(subject, filter string) bool {
-	tokens, wanted := strings.Split(subject, "."), strings.Split(filter, ".")
-	return slices.EqualFunc(tokens, wanted, func(token, want string) bool { return want == "*" || token == want })
+	return len(r.filters) == 0 || slices.ContainsFunc(r.filters, func(filter string) bool { return events.Matches(subject, filter) })
 }

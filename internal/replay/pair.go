@@ -154,7 +154,7 @@ func (p *Pair) account() string {
 // gap returns ErrGap when more numbers are missing up to the last than erasures explain.
 func (m *merge) gap(ctx context.Context, last uint64) error {
 	m.missing += int64(last - min(m.due, last))
-	if m.missing <= m.erasable() {
+	if m.source.Partial || m.missing <= m.erasable() {
 		return nil
 	}
 	if err := m.renew(ctx); err != nil {

@@ -13,6 +13,8 @@ import (
 type Source struct {
 	ID         string // of the ledger
 	Partitions int
+	// Partial says that numbers may be missing by right: what is read is some months of a ledger, and proved otherwise.
+	Partial bool
 	// Heads returns the last sequences of the pair of a partition.
 	Heads func(ctx context.Context, partition int) (events.Heads, error)
 	// ReadTo yields the messages there are after one sequence up to another, in order; those under the subjects, or all
