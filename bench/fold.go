@@ -33,6 +33,10 @@ func (s *suite) ledgerRows() []row {
 			goal: goal{leastRatio: 0.5}, measure: s.replay, baseline: s.rawReads,
 			against: "the same",
 		},
+		{
+			name: "audit", what: fmt.Sprintf("audit of a ledger of %d accounts, decisions and rows", s.size.accounts), unit: "requests/s",
+			measure: s.audit,
+		},
 	}
 }
 

@@ -44,7 +44,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	_, err = fmt.Fprintf(stdout, whatNext, f.Dir, b.sequence, past[0], past[2], past[3], f.Dir, past[1], f.Dir,
-		past[2], past[2], f.Dir, past[0], f.Dir, f.Dir, f.Dir, f.Dir)
+		past[2], past[2], f.Dir, past[0], f.Dir, f.Dir, past[1], f.Dir, past[1], f.Dir, f.Dir, f.Dir, f.Dir, past[1], f.Dir)
 	return err
 }
 
@@ -62,9 +62,12 @@ Read them:
   bin/projector replay --data %s --account carla --from %s-15 --format jsonl
 Prove them:
   bin/projector audit --data %s
+  bin/projector audit --data %s --month %s
+  bin/projector archive export --data %s --month %s --to %s/archive && bin/projector archive verify %s/archive
 Go on with them:
   bin/projector token issue --data %s --account anna
   bin/api --data %s
+  curl -s http://127.0.0.1:8080/api/jobs/quota/history/%s?source=ledger -H 'Authorization: Bearer TOKEN'
   bin/projector status --data %s
 `
 

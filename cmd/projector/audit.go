@@ -53,6 +53,11 @@ func (c *auditCmd) Run(s *session) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, o.Close()) }()
+	if c.Month != "" {
+		if err := c.checkMonth(s, o.Ledger, time.Now()); err != nil {
+			return err
+		}
+	}
 	report := &auditReport{stdout: s.stdout, json: c.JSON, Ledger: o.Ledger.ID, Account: c.Account, Month: c.Month, began: time.Now()}
 	if watched(s.stderr) {
 		report.progress = s.stderr
@@ -86,6 +91,19 @@ func (c *auditCmd) check(proving bool) error {
 		}
 	}
 	return nil
+}
+
+// checkMonth refuses a month that the ledger cannot have.
+func (c *auditCmd) checkMonth(s *session, l *ledger.Ledger, now time.Time) error {
+	if c.Month > events.MonthOf(now) {
+		return usage("%s is in the future", c.Month)
+	}
+	q := query{month: c.Month, account: c.Account}
+	stretches, err := q.stretches(s.ctx, ledgerSource(l))
+	if err != nil {
+		return err
+	}
+	return q.checkMonth(s.ctx, stretches)
 }
 
 func (c *auditCmd) prove(s *session, audit projections.Audit, report *auditReport) error {
