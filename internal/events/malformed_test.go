@@ -66,6 +66,7 @@ func malformedCases() []malformedCase {
 		{"no account of another kind", capture, subjectOf("requests.6.~.job_capture"), "", "", "job_capture", noSuchAccount},
 		{"close of no month", TypeMonthCloseRequested, replace(`"2026-11"`, `""`), "", id, "month_close", "the data is not that of a jobtally.month.close_requested.v1"},
 		{"close without a month", TypeMonthCloseRequested, dataOf("{}"), "", id, "month_close", "a month close needs month"},
+		{"close for an account", TypeMonthCloseRequested, subjectOf("requests.6.demo.month_close"), "demo", "", "month_close", "a month is closed for no account"},
 		{"wrong kind", capture, subjectOf("requests.6.demo.plan_change"), "demo", id, "plan_change", capture + " stands under the subject of another kind"},
 		{"unknown kind", plan, subjectOf("requests.6.demo.x"), "demo", id, "x", plan + " stands under the subject of another kind"},
 		{"no kind", plan, subjectOf("requests.6.demo."), "demo", id, "", plan + " stands under the subject of another kind"},

@@ -129,6 +129,9 @@ func (r *Request) decodeAccount(account, kind string, partitions int) error {
 		return fmt.Errorf("account %s belongs to partition %d", account, want)
 	}
 	r.Account = account
+	if kind == kindMonthClose {
+		return errors.New("a month is closed for no account")
+	}
 	return nil
 }
 

@@ -69,9 +69,13 @@ func ErasuresSubject(partition int) string {
 }
 
 // Remains says whether a message of an account, request or decision, outlives the account's erasure: those of erasures
-// do, for they say what the missing numbers are.
+// do, for they say what the missing numbers are. A request to erase that cannot be read is refused, and goes.
 func (m *Message) Remains() bool {
-	return strings.HasSuffix(m.Subject, "."+kindAccountErase) || strings.HasSuffix(m.Subject, "."+outcomeErased)
+	if strings.HasSuffix(m.Subject, "."+kindAccountErase) {
+		_, err := new(Request).decode(*m, 1)
+		return err == nil
+	}
+	return strings.HasSuffix(m.Subject, "."+outcomeErased)
 }
 
 // Heads are the last sequences of the pair of a partition. Decisions never exceeds Requests in a sound ledger.

@@ -304,6 +304,11 @@ func TestSubjects(t *testing.T) {
 		if m := f.Message(fixturePartitions); m.Remains() != (f.name == TypeAccountEraseRequested) {
 			t.Errorf("%s remains: %t", m.Subject, m.Remains())
 		}
+		m := f.Message(fixturePartitions)
+		delete(m.Header, headerID)
+		if m.Remains() {
+			t.Errorf("%s remains, though it is refused", m.Subject)
+		}
 	}
 	for _, f := range decisionFixtures() {
 		if m := f.Message(); m.Remains() != (f.name == TypeAccountErased) {
