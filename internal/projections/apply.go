@@ -46,6 +46,7 @@ func (db *DB) apply(partition int, decisions []events.Decision) error {
 		if db.settleFold(f) != nil || f.at != to {
 			return db.fail(err)
 		}
+		db.boundLog()
 		return nil
 	}
 	db.finish(f, done)

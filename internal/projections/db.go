@@ -54,7 +54,12 @@ type DB struct {
 
 	logLimit int64     // how large the write-ahead log may grow before it is emptied
 	logHeld  time.Time // when a reader last kept it from being emptied; owned by Apply
-	logDue   bool      // whether it has what was erased, and so must be emptied; owned by Apply
+
+	// What of the file is still to be scrubbed of what was erased: guarded by mu.
+	scrubDue   bool
+	scrubAfter time.Time   // not before this, so that folding has its turn
+	scrubTimer *time.Timer // nil where none runs
+	ended      bool        // Close was called
 
 	cache *cache // of rows that every call reads; Apply tells it of each commit; replaced with the file
 
@@ -66,6 +71,10 @@ type DB struct {
 
 // file is the open file: connections and the statements on them.
 type file struct {
+	// raw is the same file. It is open for as long as the connections are: POSIX takes all locks of a process on a file when
+	// the process closes it once.
+	raw *os.File
+
 	reading *sql.DB
 	reads   readStatements
 
@@ -100,6 +109,10 @@ func open(path, ledgerID string, partitions int, mend string) (*DB, error) {
 			return nil, errors.Join(err, db.Close())
 		}
 	}
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	db.scrubDue = exists(db.erasingPath()) // of a process that was killed
+	db.boundLog()
 	return db, nil
 }
 
@@ -117,11 +130,9 @@ func unopened(path, ledgerID, mend string) *DB {
 // power loss the file may be an older prefix, and what is missing is folded again.
 func (db *DB) connect() (err error) {
 	// The writer creates the file: with mode 0600, for it holds what people applied for.
-	f, err := os.OpenFile(db.path, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
+	if db.raw, err = os.OpenFile(db.path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		return fmt.Errorf("projection: %w", err)
 	}
-	f.Close()
 	if db.writing, err = sql.Open("sqlite3", dsn(db.path, "_journal_mode=WAL&_synchronous=NORMAL&_txlock=immediate&_cache_size=-32768&_secure_delete=true")); err != nil {
 		return err
 	}
@@ -251,7 +262,12 @@ func (db *DB) foldedTo(partition int) (to FoldedTo, err error) {
 }
 
 // Close folds the write-ahead log into the file and closes it.
-func (db *DB) Close() error { return db.file.close() }
+func (db *DB) Close() error {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	db.ended = true
+	return db.file.close()
+}
 
 func (f *file) close() error {
 	var errs []error
@@ -269,6 +285,9 @@ func (f *file) close() error {
 	}
 	if f.writing != nil {
 		errs = append(errs, f.writing.Close())
+	}
+	if f.raw != nil {
+		errs = append(errs, f.raw.Close())
 	}
 	return errors.Join(errs...)
 }

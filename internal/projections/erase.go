@@ -27,14 +27,33 @@ func (db *DB) erase(to *FoldedTo, d *events.Decision, erased *events.AccountEras
 			return err
 		}
 	}
-	for _, rows := range db.erasing {
-		if _, err := rows.Exec(d.Account); err != nil {
-			return err
-		}
+	if err := db.deleteRows(d.Account); err != nil {
+		return err
 	}
-	db.logDue = true
 	_, err := db.writes.erasure.Exec(d.Account, d.Position.Partition, d.Position.Sequence, erased.Requests)
 	return err
+}
+
+// deleteRows deletes the rows of an account. Where there is any, the file is to be scrubbed of it: what says so is on disk
+// before the rows are gone.
+func (db *DB) deleteRows(account string) error {
+	deleted := int64(0)
+	for _, rows := range db.erasing {
+		result, err := rows.Exec(account)
+		if err != nil {
+			return err
+		}
+		n, err := result.RowsAffected()
+		if err != nil {
+			return err
+		}
+		deleted += n
+	}
+	if deleted == 0 {
+		return nil
+	}
+	db.scrubDue = true
+	return db.markErasing()
 }
 
 // restoreTotals brings the totals to where they are with all decisions of the account, and keeps its leaves.

@@ -16,6 +16,10 @@ func (p *Projector) foldTo(ctx context.Context, head uint64) error {
 	if folded >= head {
 		return nil
 	}
+	erased, err := p.lastErased(ctx, head)
+	if err != nil {
+		return err
+	}
 	for batch, err := range p.ledger.Read(ctx, events.Decisions, p.partition, folded) {
 		if err != nil {
 			return err
@@ -23,7 +27,7 @@ func (p *Projector) foldTo(ctx context.Context, head uint64) error {
 		for len(batch) > 0 && batch[len(batch)-1].Sequence > head {
 			batch = batch[:len(batch)-1]
 		}
-		if err := p.foldMessages(ctx, batch); err != nil {
+		if err := p.foldMessages(ctx, batch, erased); err != nil {
 			return err
 		}
 		if p.db.Folded(p.partition) >= head {
@@ -33,8 +37,10 @@ func (p *Projector) foldTo(ctx context.Context, head uint64) error {
 	return nil
 }
 
-// foldMessages folds decisions as the ledger has them. Those that are folded already must be the ones it has.
-func (p *Projector) foldMessages(ctx context.Context, batch []events.Message) error {
+// foldMessages folds decisions as the ledger has them. Those that are folded already must be the ones it has. What is of an
+// account that was erased later is a void, also where it is not removed yet: before the reader began, this projection may
+// have folded voids of the same account, from which it does not follow.
+func (p *Projector) foldMessages(ctx context.Context, batch []events.Message, erased erasedAccounts) error {
 	folded := p.db.Folded(p.partition)
 	decisions := make([]events.Decision, 0, len(batch))
 	for _, m := range batch {
@@ -42,9 +48,12 @@ func (p *Projector) foldMessages(ctx context.Context, batch []events.Message) er
 		if err != nil {
 			return err
 		}
+		if erased.erases(&d) {
+			d = events.Decision{Position: d.Position, Body: &events.Erased{}}
+		}
 		if d.Position.Sequence > folded {
 			decisions = append(decisions, d)
-		} else if err := p.compare(ctx, &d); err != nil {
+		} else if _, err := p.compare(ctx, &d, erased); err != nil {
 			return err
 		}
 	}
@@ -68,6 +77,7 @@ func (p *Projector) apply(decisions []events.Decision) error {
 		return err
 	}
 	p.setFailure(nil)
+	p.noteToRemove(decisions)
 	return nil
 }
 
@@ -94,6 +104,10 @@ func (p *Projector) follow(ctx context.Context, head uint64, patience time.Durat
 		defer cancel(nil)
 		watching.Go(func() { p.watch(ctx, patience, cancel) })
 	}
+	erased, err := p.lastErased(ctx, head)
+	if err != nil {
+		return err
+	}
 	for batch, err := range p.ledger.Read(ctx, events.Decisions, p.partition, min(head, p.db.Folded(p.partition))) {
 		if errors.Is(context.Cause(ctx), errImpatient) {
 			return nil
@@ -101,7 +115,7 @@ func (p *Projector) follow(ctx context.Context, head uint64, patience time.Durat
 		if err != nil {
 			return err
 		}
-		if err := p.foldMessages(ctx, batch); err != nil {
+		if err := p.foldMessages(ctx, batch, erased); err != nil {
 			return err
 		}
 	}

@@ -152,23 +152,40 @@ type house struct {
 	*ledger.Ledger
 }
 
-// newHouse is a ledger with one partition on an embedded server.
+// newHouse is a ledger with one partition on an embedded server, whose streams a test may do to what it likes.
 func newHouse(t *testing.T) *house {
 	t.Helper()
 	h := &house{dir: t.TempDir()}
-	server := must[*ledger.Embedded](t)(ledger.StartEmbedded(h.dir, 0, quiet()))
-	t.Cleanup(server.Close)
-	h.connection = must[*ledger.Connection](t)(server.Connect("test", quiet()))
-	t.Cleanup(h.connection.Close)
-	must[bool](t)(ledger.Create(within(t), h.connection, ledger.Spec{Partitions: 1, Replicas: 1}))
+	h.start(t)
 	h.Ledger = must[*ledger.Ledger](t)(ledger.Open(within(t), h.connection))
 	t.Cleanup(h.Ledger.Close)
 	return h
 }
 
+// newErasableHouse is one as a node has it: the server sees to its files, and accounts can be erased from them.
+func newErasableHouse(t *testing.T) *house {
+	t.Helper()
+	h := &house{dir: t.TempDir()}
+	server := h.start(t)
+	h.Ledger = must[*ledger.Ledger](t)(server.Open(within(t), h.connection))
+	t.Cleanup(h.Ledger.Close)
+	return h
+}
+
+func (h *house) start(t *testing.T) *ledger.Embedded {
+	t.Helper()
+	server := must[*ledger.Embedded](t)(ledger.StartEmbedded(h.dir, 0, quiet()))
+	t.Cleanup(server.Close)
+	h.connection = must[*ledger.Connection](t)(server.Connect("test", quiet()))
+	t.Cleanup(h.connection.Close)
+	must[bool](t)(ledger.Create(within(t), h.connection, ledger.Spec{Partitions: 1, Replicas: 1}))
+	return server
+}
+
 func (h *house) seam() Ledger {
 	return Ledger{
 		Partitions: 1, Heads: h.Heads, Get: h.Get, Read: h.Read, AppendDecisions: h.AppendDecisions, Append: h.Append,
+		ReadTo: h.ReadTo, Erasures: h.Erasures, Erase: h.Erase,
 		Now: func() time.Time { return november.Start() },
 	}
 }

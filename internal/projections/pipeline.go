@@ -40,8 +40,9 @@ func (p *Projector) decide(ctx context.Context) error {
 			cancel(err)
 		}
 	})
-	closing, stop := context.WithCancel(stages)
-	running.Go(func() { p.closeMonths(closing) })
+	beside, stop := context.WithCancel(stages)
+	running.Go(func() { p.closeMonths(beside) })
+	running.Go(func() { p.removeErased(beside) })
 	err := p.decideRequests(stages, decided)
 	stop()
 	close(decided)
@@ -214,7 +215,8 @@ func (f *inFlight) foldInto(state *capture.State, position uint64) {
 
 func last(batch []events.Decision) uint64 { return batch[len(batch)-1].Position.Sequence }
 
-// decodeRequests returns the requests up to the first whose type is not known, and the error of that one.
+// decodeRequests returns the requests up to the first that cannot be decided, and the error of that one: its type is not
+// known, or it was erased, which it was not before it was decided.
 func (p *Projector) decodeRequests(batch []events.Message) ([]events.Request, error) {
 	requests := make([]events.Request, 0, len(batch))
 	for _, m := range batch {

@@ -32,8 +32,17 @@ type Ledger struct {
 	// AppendDecisions records decisions under the numbers after+1 and so on. The error is ErrFenced when another
 	// projector has one of them; on any error some may be recorded.
 	AppendDecisions func(ctx context.Context, partition int, after uint64, decisions []events.Message) error
-	// Append records a request durably and returns its position: the closing of a month is the projector's own.
+	// ReadTo yields the messages of a stream under some subjects, or all, after one sequence and up to another that is not
+	// beyond the head, and ends.
+	ReadTo func(ctx context.Context, stream events.Stream, partition int, subjects []string, after, last uint64) iter.Seq2[[]events.Message, error]
+	// Append records a request durably and returns its position: the closing of a month is the projector's own, and the
+	// erasure of what came of an account after it was erased.
 	Append func(ctx context.Context, r *events.Request) (events.Position, error)
+	// Erasures returns the erasures of a partition, up to a sequence that is not beyond the head of the decisions, in order.
+	Erasures func(ctx context.Context, partition int, last uint64) ([]events.Decision, error)
+	// Erase removes what an account has before its erasure from both streams, telling its progress. It may be cut short at
+	// any message, and called again. Nil leaves removing to others.
+	Erase func(ctx context.Context, account string, before uint64, progress func(removed, total int)) (removed int, err error)
 	// Now is the clock by which months end.
 	Now func() time.Time
 }
@@ -47,6 +56,8 @@ type Projector struct {
 	decides   bool
 	log       *slog.Logger
 
+	toRemove chan struct{} // has room for one: something was folded by which there may be messages to remove
+
 	mu      sync.Mutex // guards failure
 	failure error      // why it makes no progress; nil while it does
 
@@ -56,7 +67,10 @@ type Projector struct {
 
 // NewProjector returns the projector of a partition. One that does not decide only follows.
 func NewProjector(db *DB, ledger Ledger, partition int, decides bool, log *slog.Logger) *Projector {
-	return &Projector{db: db, ledger: ledger, partition: partition, decides: decides, log: log.With("partition", partition)}
+	return &Projector{
+		db: db, ledger: ledger, partition: partition, decides: decides, log: log.With("partition", partition),
+		toRemove: make(chan struct{}, 1),
+	}
 }
 
 // OnFailureChange has changed called whenever there is a failure, another one, or none any more. Calls may come at the
@@ -155,6 +169,9 @@ func (p *Projector) round(ctx context.Context) error {
 	if !p.decides {
 		p.succeed(heads.Decisions)
 		return p.follow(ctx, heads.Decisions, 0)
+	}
+	if err := discard(p.remakePath()); err != nil { // of one that was killed
+		return err
 	}
 	if err := p.restore(ctx, heads.Decisions); err != nil {
 		return err

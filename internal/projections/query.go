@@ -116,6 +116,10 @@ func (db *DB) Decisions(ctx context.Context, partition int, after uint64, limit 
 	if err != nil {
 		return nil, db.readError(err)
 	}
+	return db.scanDecisions(rows, partition)
+}
+
+func (db *DB) scanDecisions(rows *sql.Rows, partition int) (decisions []events.Decision, err error) {
 	defer rows.Close()
 	for rows.Next() {
 		d, err := scanDecision(rows.Scan, partition)
@@ -125,6 +129,29 @@ func (db *DB) Decisions(ctx context.Context, partition int, after uint64, limit 
 		decisions = append(decisions, d)
 	}
 	return decisions, db.readError(rows.Err())
+}
+
+// lastDecision returns the last decision of a partition before a sequence that is not erased, or ErrNotFound.
+func (db *DB) lastDecision(partition int, before uint64) (events.Decision, error) {
+	if err := db.hold(&db.reads.lastDecision); err != nil {
+		return events.Decision{}, err
+	}
+	defer db.pass()
+	d, err := scanDecision(db.reads.lastDecision.QueryRow(partition, before).Scan, partition)
+	return d, db.readError(err)
+}
+
+// Erasures returns the decisions that erased an account, in order.
+func (db *DB) Erasures(ctx context.Context, account string) ([]events.Decision, error) {
+	if err := db.hold(&db.reads.erasures); err != nil {
+		return nil, err
+	}
+	defer db.pass()
+	rows, err := db.reads.erasures.QueryContext(context.WithoutCancel(ctx), account)
+	if err != nil {
+		return nil, db.readError(err)
+	}
+	return db.scanDecisions(rows, events.PartitionOf(account, len(db.partitions)))
 }
 
 func scanDecision(scan func(...any) error, partition int) (d events.Decision, err error) {

@@ -289,7 +289,7 @@ func lockFile(path string) (*os.File, error) {
 
 // discard removes a projection.
 func discard(path string) error {
-	return errors.Join(remove(path), remove(path+"-wal"), remove(path+"-shm")) // in this order: a log alone is nothing
+	return errors.Join(remove(path), remove(path+"-wal"), remove(path+"-shm"), remove(path+erasingSuffix)) // in this order: a log alone is nothing
 }
 
 func remove(path string) error {

@@ -118,6 +118,9 @@ CREATE TABLE erasures (
   PRIMARY KEY (account, sequence)
 ) STRICT, WITHOUT ROWID;
 
+-- The accounts of a partition that were erased: what is left of them is removed from the ledger.
+CREATE INDEX erasures_of_partition ON erasures (partition, account, sequence);
+
 -- What stays of the months of an erased account: its leaf in their digests.
 CREATE TABLE erased_months (
   partition INTEGER NOT NULL,

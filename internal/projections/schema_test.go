@@ -234,6 +234,9 @@ func TestEveryStatementSearchesAnIndex(t *testing.T) {
 		"otherDigests": "SEARCH decisions USING INDEX other_answers (account=?)",
 		"firstMonth":   "SEARCH totals USING PRIMARY KEY (partition=? AND month>?)",
 		"erased":       "SEARCH erasures USING PRIMARY KEY (account=?)",
+		"erasures":     "SEARCH erasures USING PRIMARY KEY (account=?)",
+		"lastErasures": "SEARCH erasures USING COVERING INDEX erasures_of_partition (partition=?)",
+		"lastDecision": "SEARCH decisions USING PRIMARY KEY (partition=? AND sequence<?)",
 		"history":      "SEARCH months USING PRIMARY KEY (account=? AND month>? AND month<?)",
 		"month":        "SEARCH days USING PRIMARY KEY (account=? AND month=?)",
 	}

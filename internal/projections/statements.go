@@ -11,7 +11,9 @@ import (
 
 // readStatements run on the pool of reading connections.
 type readStatements struct {
-	decision, decisions, quota, job, tokens, firstMonth, erased, history, month *sql.Stmt
+	decision, decisions, quota, job, tokens, firstMonth, history, month *sql.Stmt
+
+	erased, lastErasures, erasures, lastDecision *sql.Stmt
 }
 
 // loadStatements run on the pinned connection of Load. Those over a list take it as one JSON array and answer with the
@@ -81,6 +83,13 @@ func (db *DB) prepare() error {
 		{db.reading, &r.erased, `SELECT 1 FROM erasures WHERE account = ? LIMIT 1`},
 		{db.reading, &r.history, historyQuery},
 		{db.reading, &r.month, monthQuery},
+		{db.reading, &r.lastErasures, `SELECT account, max(sequence),
+			NOT EXISTS (SELECT 1 FROM accounts WHERE name = account) AND EXISTS (SELECT 1 FROM months WHERE months.account = erasures.account)
+			FROM erasures WHERE partition = ? GROUP BY account`},
+		{db.reading, &r.erasures, `SELECT ` + decisionColumns + `
+			FROM erasures JOIN decisions USING (partition, sequence, account) WHERE account = ? ORDER BY sequence`},
+		{db.reading, &r.lastDecision, `SELECT ` + decisionColumns + `
+			FROM decisions WHERE partition = ? AND sequence < ? ORDER BY sequence DESC LIMIT 1`},
 
 		{db.writer, &w.token, `INSERT INTO tokens (id, account, secret_hash, admin, revoked) VALUES (?, ?, ?, ?, 0)`},
 		{db.writer, &w.revoke, `UPDATE tokens SET revoked = 1 WHERE id = ? AND account = ?`},

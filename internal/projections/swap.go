@@ -259,7 +259,7 @@ func (db *DB) comeBack(ctx context.Context) error {
 // seal closes a projection that another process is to open, or this one under another name: all of it is in the file then,
 // and on the disk.
 func (db *DB) seal() error {
-	if err := db.shut(); err != nil {
+	if err := errors.Join(db.scrubNow(), db.shut()); err != nil {
 		return err
 	}
 	if err := emptyLog(db.path); err != nil {

@@ -18,23 +18,35 @@ const (
 	logPatience = 50 * time.Millisecond
 )
 
-// boundLog empties the write-ahead log if it is too large. The caller is Apply, past the commit point and after it
-// handed out the decisions. So no error matters to what is folded: what stands in the way of emptying the log is gone
-// at a later try, or is found by the next commit.
+// boundLog empties the write-ahead log if it is too large, or has what was erased. The caller is Apply, past the commit
+// point and after it handed out the decisions. So no error matters to what is folded: what stands in the way of emptying
+// the log is gone at a later try, or is found by the next commit.
 func (db *DB) boundLog() {
 	info, err := os.Stat(db.path + "-wal")
-	if err != nil || info.Size() < db.logLimit && !db.logDue || time.Since(db.logHeld) < logPause {
+	if err != nil || info.Size() < db.logLimit && !db.scrubDue {
 		return
 	}
+	if time.Since(db.logHeld) >= logPause {
+		db.checkpoint()
+	}
+	if db.scrubDue {
+		db.scrubLater()
+	}
+}
+
+// checkpoint empties the log, and then scrubs the file if that is due.
+func (db *DB) checkpoint() {
 	ctx, held := context.Background(), true
 	db.writer.ExecContext(ctx, busyTimeoutPragma(logPatience))
-	err = db.writer.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&held, new(int), new(int))
+	err := db.writer.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&held, new(int), new(int))
 	db.writer.ExecContext(ctx, busyTimeoutPragma(busyTimeout))
 	if err != nil || held {
 		db.logHeld = time.Now()
 		return
 	}
-	db.logDue = false
+	if db.scrubDue && !time.Now().Before(db.scrubAfter) {
+		db.scrub()
+	}
 }
 
 func busyTimeoutPragma(d time.Duration) string {
