@@ -60,9 +60,12 @@ func (d demo) ensure(ctx context.Context, stdout io.Writer, url string) error {
 	return err
 }
 
-// done says whether the first start is over: the token in the file was issued, or there is no file although something
-// was recorded, and so whoever runs this has other accounts or wants none of ours.
+// done says whether the first start is over: the account was erased, the token in the file was issued, or there is no file
+// although something was recorded, and so whoever runs this has other accounts or wants none of ours.
 func (d demo) done(ctx context.Context) (bool, error) {
+	if erased, err := d.node.Projection.Erased(ctx, demoAccount); erased || err != nil {
+		return erased, err
+	}
 	if _, err := os.Stat(d.file); errors.Is(err, fs.ErrNotExist) {
 		return d.node.Projection.Folded(events.PartitionOf(demoAccount, d.node.Ledger.Partitions)) > 0, nil
 	}

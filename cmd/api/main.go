@@ -131,6 +131,7 @@ func backend(n *node.Node) http.Backend {
 		Month:      n.Projection.Month,
 		Months:     n.Projection.Months,
 		Replay:     n.Replay,
+		Erasures:   n.Projection.Erasures,
 		Job:        n.Projection.Job,
 		Tokens:     n.Projection.Tokens,
 		Folded:     n.Projection.Folded,

@@ -20,6 +20,7 @@ type flags struct {
 	Audit   auditCmd   `cmd:"" help:"Decide every request again, and compare decisions, counts, hash chain and the rows of the projection with what is there. Exits with 0 where nothing differs, 3 where something does, 1 after a failure."`
 	Rebuild rebuildCmd `cmd:"" help:"Fold the ledger anew into a new projection, beside the service if one runs, and put it in the place of the one that is there once their digests are equal. Reads go on. Ctrl-C keeps what is folded: the same command goes on from there. Exits with 0 where the new one is in its place, 3 where the digests differ, 1 after a failure."`
 	Backup  backupCmd  `cmd:"" help:"Copy the projection, as it is at one moment, while the service runs or not. A node on the same ledger that starts with the copy as its projection.db, and no -wal and -shm beside it, folds only what came after. It is no copy of the ledger: requests cannot be made again from it."`
+	Erase   eraseCmd   `cmd:"" help:"Erase an account for good: everything that was asked and decided of it goes, from the ledger and from every projection. What stays is its name in the record of the erasure, and its counts by month."`
 	Archive struct {
 		Export archiveExportCmd `cmd:"" help:"Write an archived month into a directory, as CloudEvents with everything that proves them. Nothing is removed from the ledger."`
 		Verify archiveVerifyCmd `cmd:"" help:"Prove a directory that was exported, without a server. Exits with 0 where nothing differs, 3 where something does, 1 where it cannot be read."`
@@ -45,12 +46,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if parsed == nil {
 		return err
 	}
-	return parsed.Run(&session{ctx: ctx, stdout: stdout, stderr: stderr, log: f.Logger(stderr)})
+	return parsed.Run(&session{ctx: ctx, stdin: os.Stdin, stdout: stdout, stderr: stderr, log: f.Logger(stderr)})
 }
 
 // session is what a subcommand runs in.
 type session struct {
 	ctx    context.Context
+	stdin  io.Reader // where an operator is asked
 	stdout io.Writer
 	stderr io.Writer // the log's, and where progress is shown
 	log    *slog.Logger

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"regexp"
+	"slices"
 
 	"jobtally/internal/cli"
 	"jobtally/internal/events"
@@ -10,14 +11,20 @@ import (
 )
 
 type tokenIssueCmd struct {
-	Account string `required:"" placeholder:"NAME" help:"Account that the token is for."`
+	Account string   `required:"" placeholder:"NAME" help:"Account that the token is for."`
+	Scope   []string `placeholder:"SCOPE" help:"What the token may be used for beyond its own account: admin, to act on any account (default: nothing)."`
 	access
 }
 
 // Run prints the token alone, so that a script can take it. The ledger gets its hash only.
 func (c *tokenIssueCmd) Run(s *session) error {
+	for _, scope := range c.Scope {
+		if scope != events.ScopeAdmin {
+			return fmt.Errorf("%w: there is no scope %q; there is %s", cli.ErrUsage, scope, events.ScopeAdmin)
+		}
+	}
 	t := token.New()
-	if _, err := c.ask(s, c.Account, &events.TokenIssueRequested{TokenID: t.ID(), SecretHash: t.Hash()}); err != nil {
+	if _, err := c.ask(s, c.Account, &events.TokenIssueRequested{TokenID: t.ID(), SecretHash: t.Hash(), Scopes: slices.Compact(c.Scope)}); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintln(s.stdout, t.Reveal())

@@ -195,6 +195,7 @@ var (
 	measured = regexp.MustCompile(`("[a-z]+_(?:bytes|seconds|version)":)[0-9.e+-]+`)
 	link     = regexp.MustCompile(`[0-9a-f]{64}`)
 	seconds  = regexp.MustCompile(`( in |"seconds":)[0-9.e-]+`)
+	counted  = regexp.MustCompile(`(counts: )\d{4}-\d\d`)
 	logTime  = regexp.MustCompile(`time=\S+`)
 	packed   = regexp.MustCompile(`\d+ bytes|"bytes":\d+`) // as many as compression leaves
 	address  = regexp.MustCompile(`127\.0\.0\.1:\d{4,}`)
@@ -215,6 +216,7 @@ func (s *terminal) print(output string) {
 	output = packed.ReplaceAllString(output, "<bytes>")
 	output = link.ReplaceAllString(output, "<digest>")
 	output = seconds.ReplaceAllString(output, "$1<seconds>")
+	output = counted.ReplaceAllString(output, "$1<month>")
 	output = logTime.ReplaceAllString(output, "time=<time>")
 	names := []string{s.dir, "$DIR"}
 	if s.nats != "" {

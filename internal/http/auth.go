@@ -15,22 +15,39 @@ import (
 // authenticated calls handler on a node that has caught up, once it is known whose call it is, and once the node has
 // folded the position that the call asks for. The answer says which position the node has folded.
 func (a *api) authenticated(handler echo.HandlerFunc) echo.HandlerFunc {
+	return a.identified(func(c echo.Context, held capture.Token) error {
+		return a.reached(c, held.Account, handler)
+	})
+}
+
+// administered calls handler likewise, for a token of scope admin. Positions are those of the account that the path names.
+func (a *api) administered(handler echo.HandlerFunc) echo.HandlerFunc {
+	return a.identified(func(c echo.Context, held capture.Token) error {
+		if !held.Admin {
+			return newProblem(codeScopeMissing, "")
+		}
+		if err := events.ValidAccount(c.Param(accountParam)); err != nil {
+			return newProblem(codeAccountUnknown, err.Error())
+		}
+		return a.reached(c, c.Param(accountParam), handler)
+	})
+}
+
+// accountParam is the part of a path that names an account.
+const accountParam = "account"
+
+// identified calls next with the token of the call, on a node that has caught up.
+func (a *api) identified(next func(echo.Context, capture.Token) error) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		k := callOf(c)
 		if !a.backend.CaughtUp() {
 			return newProblem(codeNotReady, "this node is folding what the ledger had when it started; try again soon")
 		}
-		account, err := a.authenticate(c.Request().Context(), c.Request().Header.Get("Authorization"))
+		held, err := a.authenticate(c.Request().Context(), c.Request().Header.Get("Authorization"))
 		if err != nil {
 			return err
 		}
-		k.account, k.partition = account, events.PartitionOf(account, a.backend.Partitions)
-		c.Response().Header().Set("Cache-Control", "private, no-cache")
-		a.tellPosition(c)
-		if err := a.reachPosition(c); err != nil {
-			return err
-		}
-		return handler(c)
+		callOf(c).account = held.Account
+		return next(c, held)
 	}
 }
 
@@ -47,36 +64,47 @@ func (a *api) folding(handler echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// authenticate returns the account of an Authorization header. A typo is refused without a look-up, and that a
-// token is revoked is told only to who holds its secret.
-func (a *api) authenticate(ctx context.Context, authorization string) (account string, err error) {
+// reached calls handler once the node has folded the position that the call asks for, in the partition of an account.
+func (a *api) reached(c echo.Context, account string, handler echo.HandlerFunc) error {
+	callOf(c).partition = events.PartitionOf(account, a.backend.Partitions)
+	c.Response().Header().Set("Cache-Control", "private, no-cache")
+	a.tellPosition(c)
+	if err := a.reachPosition(c); err != nil {
+		return err
+	}
+	return handler(c)
+}
+
+// authenticate returns the token of an Authorization header as it was issued. A typo is refused without a look-up, and that
+// a token is revoked is told only to who holds its secret.
+func (a *api) authenticate(ctx context.Context, authorization string) (issued capture.Token, err error) {
 	scheme, credentials, _ := strings.Cut(authorization, " ")
 	credentials = strings.Trim(credentials, " ")
 	if !strings.EqualFold(scheme, "Bearer") || credentials == "" {
-		return "", newProblem(codeTokenMissing, "")
+		return issued, newProblem(codeTokenMissing, "")
 	}
 	held, err := token.Parse(credentials)
 	if err != nil {
-		return "", newProblem(codeTokenMalformed, err.Error())
+		return issued, newProblem(codeTokenMalformed, err.Error())
 	}
-	issued, err := a.backend.Tokens(ctx, held.ID())
+	candidates, err := a.backend.Tokens(ctx, held.ID())
 	if err != nil {
-		return "", fmt.Errorf("look up token %s: %w", held.ID(), err)
+		return issued, fmt.Errorf("look up token %s: %w", held.ID(), err)
 	}
-	return holder(held, issued)
+	return issuedAs(held, candidates)
 }
 
-// holder returns the account of the issued token that the held one is.
-func holder(held token.Token, issued []capture.Token) (account string, err error) {
+// issuedAs returns the one of the issued tokens that the held one is.
+func issuedAs(held token.Token, candidates []capture.Token) (capture.Token, error) {
 	refused := codeTokenUnknown
-	for _, candidate := range issued {
+	for _, candidate := range candidates {
 		if !held.Matches(candidate.SecretHash) {
 			continue
 		}
 		if !candidate.Revoked {
-			return candidate.Account, nil
+			return candidate, nil
 		}
 		refused = codeTokenRevoked
 	}
-	return "", newProblem(refused, "")
+	return capture.Token{}, newProblem(refused, "")
 }

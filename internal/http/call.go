@@ -15,7 +15,8 @@ type call struct {
 	now time.Time // the one clock reading: UTC, whole milliseconds
 	id  string    // the X-Request-Id
 
-	// Set by authenticated: whose call it is, and the partition that holds everything of the account.
+	// Set once it is known: whose call it is, and the partition of the account that it is about, which is the caller's own
+	// but for an administrator's call.
 	account   string
 	partition int
 }

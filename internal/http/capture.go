@@ -33,7 +33,10 @@ func (a *api) postCapture(c echo.Context) error {
 		return a.appendFailed(c, err)
 	}
 	prefer := parsePrefer(c.Request().Header["Prefer"])
-	decision, folded := a.decision(c, position, prefer.patience(captureWait))
+	decision, folded, err := a.decision(c, position, prefer.patience(captureWait))
+	if errors.Is(err, events.ErrNotFound) { // the account was erased while the request was under way, and so was the request
+		return newProblem(codeAccountUnknown, "")
+	}
 	if folded && (decision.Account != request.Account || decision.RequestID != request.ID) {
 		// The ledger gave away a position that was taken. Whoever's decision this is, it is not for this client.
 		return a.appendFailed(c, fmt.Errorf("%w: decision %s is on another request", events.ErrUnknownOutcome, position))
@@ -90,7 +93,7 @@ func checkNoQuery(u *url.URL) error {
 // appendFailed returns what a client is told about an append that failed. The log has the cause of an unknown outcome;
 // that the ledger takes no requests is told there once, by whoever found out, and not for each of them.
 func (a *api) appendFailed(c echo.Context, err error) error {
-	err = fmt.Errorf("append a capture: %w", err)
+	err = fmt.Errorf("append a request: %w", err)
 	if errors.Is(err, events.ErrUnknownOutcome) {
 		a.logFailure(c, err)
 		return newProblem(codeOutcomeUnknown, "")
@@ -99,16 +102,19 @@ func (a *api) appendFailed(c echo.Context, err error) error {
 }
 
 // decision waits for the decision on an appended request. Whatever ends the wait, the request stands: when the
-// decision is not there, the answer is that it is pending.
-func (a *api) decision(c echo.Context, p events.Position, patience time.Duration) (d events.Decision, folded bool) {
+// decision is not there, the answer is that it is pending. The error is events.ErrNotFound for what was erased since.
+func (a *api) decision(c echo.Context, p events.Position, patience time.Duration) (d events.Decision, folded bool, err error) {
 	if patience == 0 {
-		return d, false
+		return d, false, nil
 	}
-	d, err := a.await(c, p, patience)
+	d, err = a.await(c, p, patience)
+	if errors.Is(err, events.ErrNotFound) {
+		return d, false, err
+	}
 	if err != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
 		a.logFailure(c, fmt.Errorf("await the decision at %s: %w", p, err))
 	}
-	return d, err == nil
+	return d, err == nil, nil
 }
 
 func writePending(c echo.Context, status int, p events.Position) error {
@@ -121,11 +127,11 @@ func writePending(c echo.Context, status int, p events.Position) error {
 func (a *api) writeDecided(c echo.Context, d events.Decision) error {
 	d, repeated, err := a.first(c, d)
 	if err != nil {
-		return err
+		return a.unlessErased(c, err)
 	}
 	said, err := a.answerTo(c, &d)
 	if err != nil {
-		return fmt.Errorf("answer the decision at %s: %w", d.Position, err)
+		return a.unlessErased(c, fmt.Errorf("answer the decision at %s: %w", d.Position, err))
 	}
 	if err := a.setCaptureHeader(c, &d, repeated); err != nil {
 		return err
@@ -139,6 +145,17 @@ func (a *api) writeDecided(c echo.Context, d events.Decision) error {
 		return writeJSON(c, nethttp.StatusOK, said)
 	}
 	return problemOfAnswer(said)
+}
+
+// unlessErased returns the error of a decision that refers to what is not there, or the problem that its account was erased
+// meanwhile.
+func (a *api) unlessErased(c echo.Context, err error) error {
+	if errors.Is(err, events.ErrNotFound) {
+		if _, gone := a.quotaNow(c); gone != nil {
+			return gone
+		}
+	}
+	return err
 }
 
 func (a *api) setCaptureHeader(c echo.Context, d *events.Decision, repeated bool) (err error) {

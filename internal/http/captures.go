@@ -29,7 +29,10 @@ func (a *api) getCapture(c echo.Context) error {
 	prefer := parsePrefer(c.Request().Header["Prefer"])
 	prefer.async = false // there is nothing to be done later
 	if !folded {
-		decision, folded = a.decision(c, position, prefer.patience(0))
+		decision, folded, err = a.decision(c, position, prefer.patience(0))
+		if errors.Is(err, events.ErrNotFound) {
+			return newProblem(codeCaptureNotFound, "")
+		}
 	}
 	prefer.apply(c.Response().Header(), !folded)
 	if !folded {
@@ -46,9 +49,10 @@ func (a *api) lookUp(c echo.Context, p events.Position) (d events.Decision, fold
 	if p.Partition != k.partition {
 		return d, false, events.ErrNotFound
 	}
+	known := p.Sequence <= a.backend.Folded(p.Partition)
 	d, err = a.ownDecision(ctx, k.account, p)
-	if !errors.Is(err, events.ErrNotFound) {
-		return d, true, err
+	if known || !errors.Is(err, events.ErrNotFound) {
+		return d, true, err // what was erased has no decision any more, but a request as long as it is not removed
 	}
 	requester, err := a.backend.Requester(ctx, p)
 	if err == nil && requester == k.account {
@@ -74,14 +78,14 @@ func (a *api) ownDecision(ctx context.Context, account string, p events.Position
 func (a *api) writeCapture(c echo.Context, d events.Decision) error {
 	d, _, err := a.first(c, d)
 	if err != nil {
-		return err
+		return a.unlessErased(c, err)
 	}
 	said, err := a.answerTo(c, &d)
 	if errors.Is(err, errNoCapture) {
 		return newProblem(codeCaptureNotFound, "")
 	}
 	if err != nil {
-		return err
+		return a.unlessErased(c, err)
 	}
 	return writeJSON(c, nethttp.StatusOK, said)
 }

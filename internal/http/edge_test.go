@@ -203,7 +203,7 @@ func TestFailuresOfReading(t *testing.T) {
 	n.send(t, "POST", "/api/jobs", gopher, "Idempotency-Key: k1").wantsProblem(t, codeInternal) // a repetition
 	n.Decision = func(context.Context, events.Position) (d events.Decision, err error) { return d, events.ErrNotFound }
 	n.Requester = func(context.Context, events.Position) (string, error) { return "", errors.New("on fire") }
-	n.send(t, "GET", "/api/jobs/captures/0-6", "").wantsProblem(t, codeInternal)
+	n.send(t, "GET", "/api/jobs/captures/0-99", "").wantsProblem(t, codeInternal)
 }
 
 func TestInterruptedCallIsNoFailure(t *testing.T) {

@@ -43,6 +43,8 @@ type Backend struct {
 	// Replay reads from the ledger what it has of a month up to the position at which the month was read. The error is
 	// events.ErrNotFound when the account was erased since, and events.ErrUnavailable when the ledger does not answer.
 	Replay func(ctx context.Context, account string, month *capture.AccountMonth) (capture.ReplayedMonth, error)
+	// Erasures returns the decisions that erased an account, in order; none where it was never erased.
+	Erasures func(ctx context.Context, account string) ([]events.Decision, error)
 	// Job returns a job of the account, or events.ErrNotFound.
 	Job func(ctx context.Context, account, id string) (capture.StoredJob, error)
 	// Tokens returns the tokens issued under this id, revoked ones included: almost always none or one.
@@ -139,6 +141,7 @@ func (a *api) route(e *echo.Echo) {
 	e.POST("/api/jobs", a.folding(a.authenticated(a.postCapture)))
 	get("/api/jobs/captures/:position", a.authenticated(a.getCapture))
 	get("/api/jobs/:id", a.authenticated(a.getJob))
+	e.DELETE("/api/admin/accounts/:"+accountParam, a.administered(a.folding(a.deleteAccount)))
 	get("/livez", a.getLive)
 	get("/readyz", a.getReady)
 }

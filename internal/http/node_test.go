@@ -47,7 +47,7 @@ func newNode(t *testing.T) *node {
 	n.Backend = Backend{
 		Partitions: 1,
 		Append:     n.append, Await: n.await, Decision: n.decision, Requester: n.requester,
-		Quota: n.quota, Job: n.job, Tokens: n.tokens,
+		Quota: n.quota, Job: n.job, Tokens: n.tokens, Erasures: n.erasures,
 		Month: n.month, Months: n.months, Replay: n.replay,
 		Folded:   func(int) uint64 { n.mu.Lock(); defer n.mu.Unlock(); return uint64(len(n.decisions)) },
 		CaughtUp: func() bool { return true },
@@ -150,6 +150,17 @@ func (n *node) quota(_ context.Context, account string, month events.Month) (cap
 		return capture.Quota{}, events.ErrNotFound
 	}
 	return capture.Quota{Month: month, Used: a.Used[month], Limit: a.Limit}, nil
+}
+
+func (n *node) erasures(_ context.Context, account string) (erasures []events.Decision, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, d := range n.decisions {
+		if _, erased := d.Body.(*events.AccountErased); erased && d.Account == account {
+			erasures = append(erasures, d)
+		}
+	}
+	return erasures, nil
 }
 
 func (n *node) job(_ context.Context, account, id string) (capture.StoredJob, error) {

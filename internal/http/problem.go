@@ -23,6 +23,7 @@ const (
 	codeTokenMalformed        code = "token_malformed"
 	codeTokenUnknown          code = "token_unknown"
 	codeTokenRevoked          code = "token_revoked"
+	codeScopeMissing          code = "scope_missing"
 	codeQuotaExceeded         code = events.ReasonQuotaExceeded
 	codeNotFound              code = "not_found"
 	codeJobNotFound           code = "job_not_found"
@@ -58,7 +59,7 @@ type kind struct {
 	detail string
 }
 
-// kinds is every problem there is. A 503 carries Retry-After, a 401 WWW-Authenticate.
+// kinds is every problem there is. A 503 carries Retry-After; a 401, and a token without the scope, WWW-Authenticate.
 var kinds = map[code]kind{
 	codeInvalidRequest:        {400, "The request is not valid", ""},
 	codeInvalidIdempotencyKey: {400, "The Idempotency-Key is not valid", ""},
@@ -69,6 +70,7 @@ var kinds = map[code]kind{
 	codeTokenMalformed:        {401, "The token is not well-formed", ""},
 	codeTokenUnknown:          {401, "The token is not known", "no such token was issued"},
 	codeTokenRevoked:          {401, "The token is revoked", "the token is accepted no longer; ask for a new one"},
+	codeScopeMissing:          {403, "The token lacks a scope", "this call needs a token of scope admin"},
 	codeQuotaExceeded:         {403, "The quota of the month is used up", ""},
 	codeNotFound:              {404, "Not found", "nothing is served under this path"},
 	codeJobNotFound:           {404, "No such job", "the account has no job with this id"},
@@ -136,10 +138,10 @@ func (a *api) handleError(err error, c echo.Context) {
 	p := a.problemOf(err, c)
 	header := c.Response().Header()
 	header.Set("Cache-Control", "no-store")
-	switch p.Status {
-	case nethttp.StatusUnauthorized:
+	switch {
+	case p.Status == nethttp.StatusUnauthorized, p.Code == codeScopeMissing:
 		header.Set("Www-Authenticate", challenge(p.Code))
-	case nethttp.StatusServiceUnavailable:
+	case p.Status == nethttp.StatusServiceUnavailable:
 		header.Set("Retry-After", patienceOf(p.Code))
 	}
 	_ = c.Blob(p.Status, problemContentType, encode(p)) // as above
@@ -181,11 +183,15 @@ func patienceOf(of code) string {
 	return retryAfter
 }
 
-// challenge returns what WWW-Authenticate says of a 401. Only a token that was sent can be an invalid one.
+// challenge returns what WWW-Authenticate says of a 401, or of a token without the scope. Only a token that was sent can be
+// an invalid one.
 func challenge(of code) string {
 	const realm = `Bearer realm="jobtally"`
-	if of == codeTokenMissing {
+	switch of {
+	case codeTokenMissing:
 		return realm
+	case codeScopeMissing:
+		return realm + `, error="insufficient_scope", scope="` + events.ScopeAdmin + `"`
 	}
 	return realm + `, error="invalid_token"`
 }

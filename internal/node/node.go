@@ -48,7 +48,7 @@ type Config struct {
 	Now func() time.Time
 	Log *slog.Logger
 
-	operator bool // the node is there for one operator command: it does not create a ledger
+	operator bool // the node is there for one operator command: it does not create a ledger, or finish erasures
 }
 
 // Node is a running node. It is safe for concurrent use.
@@ -116,8 +116,12 @@ func (n *Node) open(ctx context.Context, cfg Config) (err error) {
 // that decides can count on all requests being decided.
 func (n *Node) openProjectors(ctx context.Context, cfg Config) error {
 	failing := &failures{dir: cfg.Dir, log: cfg.Log}
+	ledger := seam(n.Ledger, cfg.Now)
+	if cfg.operator {
+		ledger.Erase = nil // the command that erases an account removes it itself, and no other stays for as long as that takes
+	}
 	for p := range n.Ledger.Partitions {
-		projector := projections.NewProjector(n.Projection, seam(n.Ledger, cfg.Now), p, cfg.Decides, cfg.Log)
+		projector := projections.NewProjector(n.Projection, ledger, p, cfg.Decides, cfg.Log)
 		projector.OnFailureChange(func() { failing.update(projector, p) })
 		heads, err := n.check(ctx, projector, p, cfg)
 		if err != nil {
@@ -264,7 +268,7 @@ func seam(l *ledger.Ledger, now func() time.Time) projections.Ledger {
 	}
 	return projections.Ledger{
 		Partitions: l.Partitions, Heads: l.Heads, Get: l.Get, Read: l.Read, AppendDecisions: l.AppendDecisions,
-		Append: l.Append, Now: now,
+		ReadTo: l.ReadTo, Append: l.Append, Erasures: l.Erasures, Erase: l.Erase, Now: now,
 	}
 }
 

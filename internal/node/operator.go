@@ -30,6 +30,7 @@ type Operator struct {
 	Ledger *ledger.Ledger
 
 	running string // the data directory of the service that was found running, or empty
+	foreign bool   // whether the server is part of a running service, which alone sees to its files
 	close   func() error
 }
 
@@ -75,7 +76,9 @@ func dialServer(ctx context.Context, cfg Config, url string) (*Operator, error) 
 		connection.Close()
 		return nil, err
 	}
-	return &Operator{Ledger: l, close: func() error { l.Close(); connection.Close(); return nil }}, nil
+	return &Operator{
+		Ledger: l, foreign: ledger.IsEmbedded(connection), close: func() error { l.Close(); connection.Close(); return nil },
+	}, nil
 }
 
 // dialRunning connects to the service that has the data directory. One that is just starting has not left its
@@ -125,8 +128,11 @@ func (o *Operator) Decide(ctx context.Context, r *events.Request) (events.Decisi
 	if err != nil {
 		return decision, err
 	}
-	if refused, ok := decision.Body.(*events.RequestRefused); ok {
-		return decision, fmt.Errorf("refused at %s: %s (%s)", position, refused.Detail, refused.Reason)
+	switch b := decision.Body.(type) {
+	case *events.RequestRefused:
+		return decision, fmt.Errorf("refused at %s: %s (%s)", position, b.Detail, b.Reason)
+	case *events.Erased:
+		return decision, fmt.Errorf("decided at %s, and erased with the account since", position)
 	}
 	o.settle(ctx, position)
 	return decision, nil
