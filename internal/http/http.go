@@ -141,7 +141,7 @@ func (a *api) route(e *echo.Echo) {
 	e.POST("/api/jobs", a.folding(a.authenticated(a.postCapture)))
 	get("/api/jobs/captures/:position", a.authenticated(a.getCapture))
 	get("/api/jobs/:id", a.authenticated(a.getJob))
-	e.DELETE("/api/admin/accounts/:"+accountParam, a.administered(a.folding(a.deleteAccount)))
+	e.DELETE("/api/admin/accounts/:"+accountParam, a.folding(a.administered(a.deleteAccount)))
 	get("/livez", a.getLive)
 	get("/readyz", a.getReady)
 }

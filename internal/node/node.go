@@ -116,12 +116,12 @@ func (n *Node) open(ctx context.Context, cfg Config) (err error) {
 // that decides can count on all requests being decided.
 func (n *Node) openProjectors(ctx context.Context, cfg Config) error {
 	failing := &failures{dir: cfg.Dir, log: cfg.Log}
-	ledger := seam(n.Ledger, cfg.Now)
+	given := seam(n.Ledger, cfg.Now)
 	if cfg.operator {
-		ledger.Erase = nil // the command that erases an account removes it itself, and no other stays for as long as that takes
+		given.Erase = nil // the command that erases an account removes it itself, and no other stays for as long as that takes
 	}
 	for p := range n.Ledger.Partitions {
-		projector := projections.NewProjector(n.Projection, ledger, p, cfg.Decides, cfg.Log)
+		projector := projections.NewProjector(n.Projection, given, p, cfg.Decides, cfg.Log)
 		projector.OnFailureChange(func() { failing.update(projector, p) })
 		heads, err := n.check(ctx, projector, p, cfg)
 		if err != nil {

@@ -73,6 +73,7 @@ func rebuildOf(path string, decisions []events.Decision) Rebuild {
 		Get: func(_ context.Context, _ events.Stream, p events.Position) (events.Message, error) {
 			return recorded[p.Sequence-1], nil
 		},
+		Erasures: func(context.Context, int, uint64) ([]events.Decision, error) { return nil, nil },
 		Read: func(_ context.Context, _ events.Stream, _ int, after uint64) iter.Seq2[[]events.Message, error] {
 			return func(yield func([]events.Message, error) bool) { yield(slices.Clone(recorded[after:]), nil) }
 		},

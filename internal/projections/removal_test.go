@@ -258,13 +258,64 @@ func TestFailedRemovalIsTriedAgainWhileDecidingGoesOn(t *testing.T) {
 	h.awaitRemoved(t, "anna", erasure)
 	await(t, db, h.append(t, "nobody", "wakes", captureOf(november, "https://example.com/1")))
 	r.stop(t)
-	r = run(t, db, seam, true)
+	run(t, db, seam, true)
 	await(t, db, h.capture(t, "bob", "after", 1))
 	second := h.erase(t, "bob")
 	await(t, db, second)
 	h.awaitRemoved(t, "bob", second)
 	if n := erased.Load(); n != 2 {
 		t.Errorf("erased %d times, want once for each account", n)
+	}
+}
+
+// A rebuild that was cut short leaves what it folded, to go on from there. An erasure that comes then takes that too; one
+// that comes before is folded by it, and by the file that comes in the place of the one that serves.
+func TestNothingErasedIsLeftByARebuild(t *testing.T) {
+	t.Parallel()
+	h := newErasableHouse(t)
+	db := h.open(t, "a")
+	run(t, db, h.seam(), true)
+	h.keepSecrets(t, "bob", 5)
+	h.keepSecrets(t, "anna", 30)
+	await(t, db, h.keepSecrets(t, "carl", 5))
+	cut, cancel := context.WithCancel(within(t))
+	batches := 0
+	r := Rebuild{Path: db.path, LedgerID: h.ID, Ledger: h.seam(), step: func(at string) {
+		if batches++; at == "folding" && batches == 4 {
+			cancel()
+		}
+	}}
+	r.Ledger.Read = inTens(r.Ledger.Read)
+	if _, err := r.Make(cut); !errors.Is(err, context.Canceled) {
+		t.Fatalf("it was not cut short: %v", err)
+	}
+	left := func(account string) []string {
+		return slices.DeleteFunc(found(t, h.dir, secrets(account)), func(file string) bool { return strings.Contains(file, "nats") })
+	}
+	if !slices.ContainsFunc(left("anna"), func(file string) bool { return strings.Contains(file, "a.rebuild") }) {
+		t.Fatal("the rebuild had nothing of the account")
+	}
+	erasure := h.erase(t, "anna")
+	await(t, db, erasure)
+	h.awaitRemoved(t, "anna", erasure)
+	until(t, "nothing left", func() bool { return len(left("anna")) == 0 })
+
+	t.Log("one that is erased while it is made, before and after that is decided")
+	r.step = func(at string) {
+		if at == "sealed" {
+			await(t, db, h.erase(t, "carl"))
+		}
+	}
+	must[Made](t)(r.Make(within(t)))
+	r.step = nil
+	must[[]events.Position](t)(r.Adopt(within(t), db))
+	until(t, "nothing left", func() bool { return len(left("carl")) == 0 && len(left("anna")) == 0 })
+	if len(left("bob")) == 0 {
+		t.Error("nothing is left of the other")
+	}
+	await(t, db, h.append(t, "bob", "next", captureOf(november, "https://example.com/next")))
+	if files := must[[]string](t)(filepath.Glob(filepath.Join(h.dir, "*"+erasingSuffix))); len(files) > 0 {
+		t.Errorf("left %s", files)
 	}
 }
 
