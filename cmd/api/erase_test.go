@@ -221,7 +221,7 @@ func TestCapturesUnderWayAreErasedToo(t *testing.T) {
 // for; of others nothing is lost.
 func TestKilledWhileAnAccountIsErased(t *testing.T) {
 	t.Parallel()
-	const rounds, jobs = 4, 12
+	const jobs = 12
 	data, seed := t.TempDir(), rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -229,7 +229,7 @@ func TestKilledWhileAnAccountIsErased(t *testing.T) {
 	ops := s.admin(t)
 	bob := s.accounts(t, -1, "bob")[0]
 	bob.keepSecrets(t, "bob", jobs)
-	for round := range rounds {
+	for round := range *kills {
 		name := fmt.Sprintf("anna-%d", round)
 		anna := s.accounts(t, -1, name)[0]
 		anna.keepSecrets(t, name, jobs)
@@ -242,7 +242,7 @@ func TestKilledWhileAnAccountIsErased(t *testing.T) {
 			asked <- err == nil && r.status == http.StatusOK
 		}()
 		<-began
-		most := []time.Duration{10 * time.Millisecond, 400 * time.Millisecond}[round%2] // until it is decided; until all is removed
+		most := []time.Duration{10 * time.Millisecond, 250 * time.Millisecond}[round%2] // until it is decided; until all is removed
 		later := time.Duration(random.Int64N(int64(most)))
 		select {
 		case <-time.After(later):

@@ -35,6 +35,9 @@ func drawHistory(t *rapid.T, dir string) (live *DB, history []events.Decision, r
 	live, remove = freshDB(t, dir)
 	p, requests := NewProjector(live, Ledger{Partitions: 1}, 0, true, quiet()), []*events.Request{}
 	at, months := events.Month("2026-09"), []events.Month{"2026-09", "2026-10", "2026-11", "2026-12"}
+	for _, account := range []string{"a", "b", "c"} {
+		requests = append(requests, request(account, "open", openWith(rapid.Int64Range(-1, 4).Draw(t, "limit"))))
+	}
 	for range rapid.SampledFrom([]int{1, 10, 40, 80}).Draw(t, "n") { // left alone, rapid draws a handful
 		account := rapid.SampledFrom([]string{"a", "b", "c", "d"}).Draw(t, "account")
 		id := rapid.StringMatching("[1-9]").Draw(t, "id")
@@ -53,10 +56,9 @@ func drawHistory(t *rapid.T, dir string) (live *DB, history []events.Decision, r
 			at = at.Next()
 			r.Time = in(at)
 		}
-		if capture, is := r.Body.(*events.JobCaptureRequested); is {
-			of := *capture
-			r.Body = &of
-			of.Month = rapid.SampledFrom(months).Draw(t, "month")
+		if _, is := r.Body.(*events.JobCaptureRequested); is {
+			r.ID = rapid.StringMatching("[1-3]").Draw(t, "id")
+			r.Body = captureOf(rapid.SampledFrom(months).Draw(t, "month"), "https://example.com/"+rapid.StringMatching("[1-3]").Draw(t, "url"))
 		}
 		requests = append(requests, r)
 	}
