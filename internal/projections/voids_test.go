@@ -43,22 +43,20 @@ func drawHistory(t *rapid.T, dir string) (live *DB, history []events.Decision, r
 		id := rapid.StringMatching("[1-9]").Draw(t, "id")
 		r := request(account, id, drawBody(t))
 		r.Time = in(at).Add(time.Duration(rapid.IntRange(0, 1e9).Draw(t, "later")))
+		if _, is := r.Body.(*events.JobCaptureRequested); is {
+			r.ID = rapid.StringMatching("[1-3]").Draw(t, "id")
+			r.Body = captureOf(rapid.SampledFrom(months).Draw(t, "month"), "https://example.com/"+rapid.StringMatching("[1-3]").Draw(t, "url"))
+		}
 		switch rapid.IntRange(0, 15).Draw(t, "what") {
 		case 2, 3, 4:
-			if len(requests) > 0 { // the last one again
-				again := *requests[len(requests)-1]
-				r = &again
-			}
+			again := *requests[len(requests)-1] // the last one
+			r = &again
 		case 0:
 			r.Body = &events.AccountEraseRequested{}
 		case 1:
 			r.Account, r.Body = "", &events.MonthCloseRequested{Month: at}
 			at = at.Next()
 			r.Time = in(at)
-		}
-		if _, is := r.Body.(*events.JobCaptureRequested); is {
-			r.ID = rapid.StringMatching("[1-3]").Draw(t, "id")
-			r.Body = captureOf(rapid.SampledFrom(months).Draw(t, "month"), "https://example.com/"+rapid.StringMatching("[1-3]").Draw(t, "url"))
 		}
 		requests = append(requests, r)
 	}
