@@ -22,6 +22,8 @@ const (
 	deleteSubject = "$JS.API.STREAM.MSG.DELETE."
 
 	writePoll = 5 * time.Millisecond
+	// deleteTries is how often a server is asked to delete a message before it counts as one that does not answer.
+	deleteTries = 4
 
 	codeSequenceNotFound jetstream.ErrorCode = 10043 // of a message that is deleted already
 )
@@ -110,7 +112,7 @@ func (e *erasing) begin(ctx context.Context) (finish func() error, err error) {
 // awaitMessage waits until the server has written a message to its file, which it does with a decision some milliseconds
 // after it acknowledged it.
 func awaitMessage(ctx context.Context, dir string, sequence uint64) error {
-	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
+	ctx, cancel := context.WithTimeout(ctx, deleteTries*ackTimeout)
 	defer cancel()
 	for {
 		held, err := holdsMessage(dir, sequence)
@@ -210,7 +212,19 @@ func (l *Ledger) lacks(ctx context.Context, name string, sequence uint64) (bool,
 	return gone || sequence < info.State.FirstSeq, nil
 }
 
+// askToDelete asks again where a server does not answer in time: rewriting a block takes long on a busy disk, and to
+// delete what is deleted does no harm. Where it may not be asked, that is not tried.
 func (l *Ledger) askToDelete(ctx context.Context, name string, sequence uint64) (refusal *jetstream.APIError, err error) {
+	for range deleteTries {
+		refusal, err = l.askOnce(ctx, name, sequence)
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil || errors.Is(l.nc.LastError(), nats.ErrPermissionViolation) {
+			break
+		}
+	}
+	return refusal, err
+}
+
+func (l *Ledger) askOnce(ctx context.Context, name string, sequence uint64) (refusal *jetstream.APIError, err error) {
 	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
 	defer cancel()
 	question, err := json.Marshal(map[string]uint64{"seq": sequence})
