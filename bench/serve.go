@@ -70,6 +70,7 @@ func constantServer(held string) (*nethttp.Server, error) {
 	tokens := []capture.Token{{Account: "bench-000000", SecretHash: t.Hash()}}
 	return http.NewServer(http.Config{Backend: http.Backend{
 		Partitions: 1,
+		CountsIn:   func(_ string, month events.Month) events.Month { return month },
 		Tokens:     func(context.Context, string) ([]capture.Token, error) { return tokens, nil },
 		Quota: func(_ context.Context, _ string, month events.Month) (capture.Quota, error) {
 			return capture.Quota{Month: month, Limit: 1_000_000}, nil
@@ -100,8 +101,8 @@ func startInProcess(ctx context.Context, dir string) (*service, error) {
 	addr, ended := make(chan string, 1), make(chan error, 1)
 	server := http.NewServer(http.Config{Backend: http.Backend{
 		Partitions: n.Ledger.Partitions, Append: n.Append, Await: n.Projection.Await, Decision: n.Projection.Decision,
-		Requester: n.Requester, Quota: n.Projection.Quota, Job: n.Projection.Job, Tokens: n.Projection.Tokens,
-		Folded: n.Projection.Folded, CaughtUp: n.CaughtUp, Ready: n.Ready,
+		Requester: n.Requester, CountsIn: n.Projection.CountsIn, Quota: n.Projection.Quota, Job: n.Projection.Job, Tokens: n.Projection.Tokens,
+		Folded: n.Projection.Folded, CaughtUp: n.CaughtUp, Outdated: n.Projection.Outdated, Ready: n.Ready,
 	}})
 	go func() { ended <- listenAndServe(serving, server, func(a string) { addr <- a }) }()
 	s := &service{stop: func() error { cancel(); return errors.Join(<-ended, n.Close()) }}

@@ -127,6 +127,7 @@ func backend(n *node.Node) http.Backend {
 		Await:      n.Projection.Await,
 		Decision:   n.Projection.Decision,
 		Requester:  n.Requester,
+		CountsIn:   n.Projection.CountsIn,
 		Quota:      n.Projection.Quota,
 		Month:      n.Projection.Month,
 		Months:     n.Projection.Months,

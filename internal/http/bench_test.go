@@ -49,6 +49,7 @@ func constant(held token.Token) Backend {
 	return Backend{
 		CaughtUp:   func() bool { return true },
 		Partitions: 1,
+		CountsIn:   func(_ string, month events.Month) events.Month { return month },
 		Folded:     func(int) uint64 { return position.Sequence },
 		Tokens:     func(context.Context, string) ([]capture.Token, error) { return tokens, nil },
 		Quota: func(_ context.Context, _ string, month events.Month) (capture.Quota, error) {

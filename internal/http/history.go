@@ -31,7 +31,7 @@ func (a *api) getHistory(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	current, first := events.MonthOf(k.now), before == ""
+	current, first := a.currentMonth(k), before == ""
 	if first {
 		before = current.Next()
 	}
@@ -115,13 +115,13 @@ func (a *api) getMonth(c echo.Context) error {
 		header.Set("Cache-Control", archivedCacheControl)
 		header.Add("Vary", "Authorization")
 	}
-	return writeTagged(c, encode(detailsOf(&m, events.MonthOf(callOf(c).now))))
+	return writeTagged(c, encode(detailsOf(&m, a.currentMonth(callOf(c)))))
 }
 
 // month reads a month of the account, which must lie between its first and the current one.
 func (a *api) month(c echo.Context, month events.Month) (m capture.AccountMonth, err error) {
 	k := callOf(c)
-	current := events.MonthOf(k.now)
+	current := a.currentMonth(k)
 	m, err = a.backend.Month(c.Request().Context(), k.account, month, current)
 	if errors.Is(err, events.ErrNotFound) {
 		return m, newProblem(codeAccountUnknown, "")

@@ -32,6 +32,9 @@ type Backend struct {
 	Decision func(context.Context, events.Position) (events.Decision, error)
 	// Requester returns the account whose request stands at a position that is not folded yet, or events.ErrNotFound.
 	Requester func(context.Context, events.Position) (account string, err error)
+	// CountsIn returns the month in which a capture of an account counts that is stamped with a month: that month, or a
+	// later one where that is archived already.
+	CountsIn func(account string, month events.Month) events.Month
 	// Quota returns an account's count in a month, or events.ErrNotFound when there is no such account.
 	Quota func(ctx context.Context, account string, month events.Month) (capture.Quota, error)
 	// Month returns a month of an account, or events.ErrNotFound when there is no such account. From the current month on

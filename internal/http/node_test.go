@@ -20,6 +20,8 @@ import (
 // node is a Backend in memory: the real Decide and Fold over a slice. It folds what is appended at once, unless it
 // is told to hold.
 type node struct {
+	archived events.Month // the last month that is archived, or empty
+
 	Backend
 	now time.Time
 	log bytes.Buffer
@@ -47,7 +49,8 @@ func newNode(t *testing.T) *node {
 	n.Backend = Backend{
 		Partitions: 1,
 		Append:     n.append, Await: n.await, Decision: n.decision, Requester: n.requester,
-		Quota: n.quota, Job: n.job, Tokens: n.tokens, Erasures: n.erasures,
+		CountsIn: func(_ string, month events.Month) events.Month { return capture.CountsIn(month, n.archived) },
+		Quota:    n.quota, Job: n.job, Tokens: n.tokens, Erasures: n.erasures,
 		Month: n.month, Months: n.months, Replay: n.replay,
 		Folded:   func(int) uint64 { n.mu.Lock(); defer n.mu.Unlock(); return uint64(len(n.decisions)) },
 		CaughtUp: func() bool { return true },

@@ -13,7 +13,7 @@ import (
 	"jobtally/internal/events"
 )
 
-// getQuota answers GET /api/jobs/quota: the count of the month that the call's clock reading lies in.
+// getQuota answers GET /api/jobs/quota: the count of the current month.
 func (a *api) getQuota(c echo.Context) error {
 	k := callOf(c)
 	quota, err := a.quotaNow(c)
@@ -31,10 +31,16 @@ func (a *api) getQuota(c echo.Context) error {
 	return c.Blob(nethttp.StatusOK, jsonContentType, form.appendTo(make([]byte, 0, 96)))
 }
 
-// quotaNow returns the account's quota in the month of the call.
+// currentMonth returns the month in which a capture of the call's account counts: that of the clock, unless it is archived,
+// as by a clock that is ahead of this one.
+func (a *api) currentMonth(k *call) events.Month {
+	return a.backend.CountsIn(k.account, events.MonthOf(k.now))
+}
+
+// quotaNow returns the account's quota in the current month.
 func (a *api) quotaNow(c echo.Context) (capture.Quota, error) {
 	k := callOf(c)
-	quota, err := a.backend.Quota(c.Request().Context(), k.account, events.MonthOf(k.now))
+	quota, err := a.backend.Quota(c.Request().Context(), k.account, a.currentMonth(k))
 	if errors.Is(err, events.ErrNotFound) {
 		return quota, newProblem(codeAccountUnknown, "")
 	}

@@ -30,6 +30,17 @@ func TestQuota(t *testing.T) {
 	x.wants(t, 200, `{"used":0,"limit":2,"remaining":2,"reset_date":"2024-03-01"}`)
 }
 
+// What is told of the quota is of the month in which the next capture counts, also where that of the clock is archived.
+func TestQuotaOfAnArchivedMonthIsThatOfTheNext(t *testing.T) {
+	n := newNode(t)
+	n.archived = "2024-01"
+	x := n.send(t, "GET", "/api/jobs/quota", "")
+	x.wants(t, 200, `{"used":0,"limit":2,"remaining":2,"reset_date":"2024-03-01"}`)
+	n.archived = "2023-12"
+	x = n.send(t, "GET", "/api/jobs/quota", "")
+	x.wants(t, 200, `{"used":0,"limit":2,"remaining":2,"reset_date":"2024-02-01"}`)
+}
+
 func TestQuotaOfUnlimitedAccount(t *testing.T) {
 	n := newNode(t)
 	x := n.send(t, "GET", "/api/jobs/quota", "", "Authorization: Bearer "+n.bob.Reveal())

@@ -59,7 +59,7 @@ func (a *api) replayMonth(c echo.Context, month events.Month) error {
 	if err != nil {
 		return err
 	}
-	details := detailsOf(&m, events.MonthOf(callOf(c).now))
+	details := detailsOf(&m, a.currentMonth(callOf(c)))
 	details.Ledger = formOfReplay(&m.MonthCount, &replayed)
 	if !details.Ledger.Matches {
 		a.logMismatch(c, month, details.Ledger)

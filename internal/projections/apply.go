@@ -72,7 +72,7 @@ type applied struct {
 
 // finish lets everyone know of a commit.
 func (db *DB) finish(f *fold, done applied) {
-	f.at = done.to
+	f.stand(done.to)
 	db.cache.committed(done.decisions) // before anyone hears of the position
 	f.advance(done.decisions)
 }

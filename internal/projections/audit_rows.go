@@ -87,6 +87,9 @@ func (a *auditor) compareRows(ctx context.Context) (err error) {
 			return fmt.Errorf("compare the rows of %s: %w", t.name, err)
 		}
 	}
+	if err := c.compareSchema(); err != nil {
+		return err
+	}
 	return c.checkFile()
 }
 
@@ -171,6 +174,23 @@ func (c *comparison) positions() (map[int]FoldedTo, error) {
 		positions[partition] = to
 		return err
 	}, "SELECT partition, sequence FROM projection.partitions")
+}
+
+// compareSchema reports tables, indexes and triggers that differ, are missing or should not be there, and another ledger's
+// partitions: a file may have all its rows, and answer or count otherwise.
+func (c *comparison) compareSchema() error {
+	const of = `SELECT type || ' ' || name AS what, coalesce(sql, '') AS is_as FROM %s.sqlite_schema
+		UNION ALL SELECT 'ledger', id || ', partitions: ' || partitions FROM %[1]s.ledger`
+	return c.query(func(rows *sql.Rows) error {
+		var what, expected, found string
+		if err := rows.Scan(&what, &expected, &found); err != nil {
+			return err
+		}
+		c.report(Difference{What: "the schema of the projection: " + what, Expected: expected, Found: found})
+		return nil
+	}, fmt.Sprintf(`SELECT coalesce(made.what, found.what), coalesce(made.is_as, 'none'), coalesce(found.is_as, 'none')
+		FROM (`+of+`) AS made FULL JOIN (%s) AS found ON made.what = found.what
+		WHERE made.is_as IS NOT found.is_as ORDER BY 1`, "main", fmt.Sprintf(of, "projection")))
 }
 
 // checkFile reports what SQLite finds wrong with the file: an index without one of its rows would hide it from Decide.

@@ -295,6 +295,26 @@ func TestAuditFindsEveryEditedRow(t *testing.T) {
 	try("UPDATE months SET used = used - 1 WHERE account = 'demo' AND used > 0", fmt.Sprintf("0-%d demo row of months 2026-11: used", h.heads(t).Requests))
 }
 
+// A schema that is not the one that jobtally makes may count otherwise with the same rows.
+func TestAuditFindsAnEditedSchema(t *testing.T) {
+	t.Parallel()
+	h := auditedHouse(t)
+	for statement, what := range map[string]string{
+		"CREATE TRIGGER t AFTER INSERT ON jobs BEGIN UPDATE accounts SET quota_limit = -1; END": "trigger t",
+		"DROP INDEX jobs_by_url":            "index jobs_by_url",
+		"CREATE INDEX more ON jobs (month)": "index more",
+		"CREATE TABLE more (a)":             "table more",
+		"UPDATE ledger SET partitions = 2":  "ledger",
+	} {
+		copyFile(t, h.path("edited"), h.path("a"))
+		db := must[*sql.DB](t)(sql.Open("sqlite3", h.path("edited")))
+		must[sql.Result](t)(db.Exec(statement))
+		ok(t, db.Close())
+		found, _ := h.findings(t, func(a *Audit) { a.Projection = h.path("edited") })
+		wantFindings(t, found, "0-0  the schema of the projection: "+what)
+	}
+}
+
 // An index that lost an entry hides a row from Decide, though it is there.
 func TestAuditFindsADamagedFile(t *testing.T) {
 	t.Parallel()

@@ -5,15 +5,17 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"jobtally/internal/capture"
 	"jobtally/internal/events"
 )
 
 // fold is how far a partition is folded, and who waits for it to go further.
 type fold struct {
 	partition int
-	at        FoldedTo // what the file says; owned by Apply
+	at        FoldedTo // what the file says; owned by Apply, which changes it with stand
 	unsettled *applied // what a commit of unknown outcome was to fold; nil while there is none; owned by Apply
 
+	archived atomic.Pointer[events.Month]      // of at, for whoever asks; nil before the first
 	sequence atomic.Uint64                     // moved under mu
 	mu       sync.Mutex                        // guards the field below
 	waiting  map[uint64][]chan events.Decision // by sequence; each channel has room for the one decision it gets
@@ -33,9 +35,24 @@ func (db *DB) Digest(partition int) (uint64, events.Digest) {
 
 // Archived returns the last month of a partition that is archived, or nothing.
 func (db *DB) Archived(partition int) events.Month {
-	db.mu.Lock() // Apply owns it
-	defer db.mu.Unlock()
-	return db.partitions[partition].at.Archived
+	if month := db.partitions[partition].archived.Load(); month != nil {
+		return *month
+	}
+	return ""
+}
+
+// CountsIn returns the month in which a capture of an account counts that is stamped with a month: a later one, where that
+// is archived already.
+func (db *DB) CountsIn(account string, month events.Month) events.Month {
+	return capture.CountsIn(month, db.Archived(db.partitionOf(account)))
+}
+
+// stand notes what the file says.
+func (f *fold) stand(at FoldedTo) {
+	f.at = at
+	if at.Archived != "" {
+		f.archived.Store(&at.Archived)
+	}
 }
 
 // awaitFolded returns nil once a partition is folded up to a sequence, or the context's error.

@@ -20,12 +20,9 @@ const (
 // order. Another projector may ask for the same one: whoever comes second is refused.
 func (p *Projector) closeMonths(ctx context.Context) {
 	for ctx.Err() == nil {
-		month, err := p.nextToClose()
-		wait := closeEvery
-		if err == nil && month != "" {
-			wait = min(closeEvery, month.Next().Start().Add(closeGrace).Sub(p.ledger.Now()))
-		}
-		if wait <= 0 {
+		month, due, err := p.nextToClose()
+		wait := min(closeEvery, due)
+		if err == nil && due <= 0 {
 			wait, err = 0, p.closeMonth(ctx, month)
 		}
 		if err != nil && ctx.Err() == nil {
@@ -36,13 +33,21 @@ func (p *Projector) closeMonths(ctx context.Context) {
 	}
 }
 
-// nextToClose returns the month after the last that is archived, or the first that there is. It is empty where nothing
-// was ever asked.
-func (p *Projector) nextToClose() (events.Month, error) {
+// nextToClose returns the month after the last that is archived, or the first that there is, and in how long it is to be
+// closed: not soon, where nothing was ever asked.
+func (p *Projector) nextToClose() (month events.Month, due time.Duration, err error) {
 	if archived := p.db.Archived(p.partition); archived != "" {
-		return archived.Next(), nil
+		month = archived.Next()
+	} else if month, err = p.db.firstMonth(p.partition); err != nil || month == "" {
+		return month, closeEvery, err
 	}
-	return p.db.firstMonth(p.partition)
+	return month, month.Next().Start().Add(closeGrace).Sub(p.ledger.Now()), nil
+}
+
+// overdue says whether a month should have been closed by the projector that decides, and was not: there may be none.
+func (p *Projector) overdue() bool {
+	_, due, err := p.nextToClose()
+	return err == nil && due < -2*closeEvery
 }
 
 // closeMonth asks for a month to be archived, and waits until that is folded.
@@ -58,9 +63,16 @@ func (p *Projector) closeMonth(ctx context.Context, month events.Month) error {
 	if err != nil {
 		return err
 	}
-	if refused, ok := d.Body.(*events.RequestRefused); ok && p.db.Archived(p.partition) < month {
-		return fmt.Errorf("refused at %s: %s", position, refused.Detail)
+	if refused, ok := d.Body.(*events.RequestRefused); ok {
+		if p.db.Archived(p.partition) < month {
+			return fmt.Errorf("refused at %s: %s", position, refused.Detail)
+		}
+		return nil // another projector was first
 	}
 	p.log.Info("month closed", "month", month, "position", position)
+	if _, due, err := p.nextToClose(); err == nil && due <= 0 {
+		p.log.Warn("the month after it is over as well: nothing ran for so long, or the clock is ahead; what is closed stays closed",
+			"closed", month, "clock", p.ledger.Now().UTC())
+	}
 	return nil
 }

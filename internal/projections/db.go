@@ -247,7 +247,8 @@ func (db *DB) loadFolds(partitions int) error {
 }
 
 func newFold(partition int, to FoldedTo) *fold {
-	f := &fold{partition: partition, at: to, waiting: map[uint64][]chan events.Decision{}}
+	f := &fold{partition: partition, waiting: map[uint64][]chan events.Decision{}}
+	f.stand(to)
 	f.sequence.Store(to.Sequence)
 	return f
 }

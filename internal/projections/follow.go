@@ -122,12 +122,13 @@ func (p *Projector) follow(ctx context.Context, head uint64, patience time.Durat
 	return nil
 }
 
-// watch ends the following when nothing was decided for the length of patience although there is something to decide.
+// watch ends the following when nothing was decided for the length of patience although there is something to decide, or a
+// month to close.
 func (p *Projector) watch(ctx context.Context, patience time.Duration, cancel context.CancelCauseFunc) {
 	for last := p.db.Folded(p.partition); pause(ctx, patience); {
 		heads, err := p.ledger.Heads(ctx, p.partition)
 		folded := p.db.Folded(p.partition)
-		if err == nil && folded == last && heads.Decisions <= folded && heads.Requests > folded {
+		if err == nil && folded == last && heads.Decisions <= folded && (heads.Requests > folded || p.overdue()) {
 			cancel(errImpatient)
 			return
 		}

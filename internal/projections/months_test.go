@@ -296,3 +296,25 @@ func TestClosingInTheMiddleOfABatch(t *testing.T) {
 	}
 	wantClean(t, h)
 }
+
+// A standby closes a month that nobody closes, though nothing is asked.
+func TestStandbyClosesAMonthThatIsOverdue(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.ask(t, in("2026-10"), "demo", "open", openWith(9))
+	last := h.captureAt(t, in("2026-10"), "demo", "https://example.com/1")
+	c := clockAt(in("2026-10"))
+	first, standby := h.open(t, "a"), h.open(t, "b")
+	r := run(t, first, h.seamAt(c), true)
+	await(t, first, last)
+	p := NewProjector(standby, h.seamAt(c), 0, true, quiet())
+	stood := make(chan error, 1)
+	go func() { stood <- p.standBy(within(t)) }()
+	await(t, standby, last)
+	r.stop(t)
+	c.set(events.Month("2026-11").Start().Add(closeGrace + 3*closeEvery))
+	ok(t, <-stood) // it lost its patience, as with requests that stay undecided
+	run(t, standby, h.seamAt(c), true)
+	awaitArchived(t, standby, "2026-10")
+	h.wantArchives(t, "2026-10")
+}

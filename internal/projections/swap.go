@@ -222,7 +222,7 @@ func (db *DB) compare(f, other *fold) error {
 func (f *fold) take(other *fold) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.at = other.at
+	f.stand(other.at)
 	f.sequence.Store(other.sequence.Load())
 	for sequence, waiting := range f.waiting {
 		if sequence > f.sequence.Load() {
