@@ -68,7 +68,7 @@ func (c *eraseCmd) erase(s *session, erasure *node.Erasure) error {
 	err = erasure.Remove(s.ctx, &d, report.show)
 	report.clear()
 	if err != nil {
-		return fmt.Errorf("%w; run the command again to finish", err)
+		return fmt.Errorf("%w; the command run again finishes it, or says that it is done", err)
 	}
 	_, err = fmt.Fprintf(s.stdout, "nothing of it is left in the ledger but its name in the record of the erasure, and these counts: %s\n", counts(erased.Months))
 	return err

@@ -92,7 +92,7 @@ const (
 )
 
 func (*JobCaptureRequested) requestKind() string   { return "job_capture" }
-func (*AccountOpenRequested) requestKind() string  { return "account_open" }
+func (*AccountOpenRequested) requestKind() string  { return kindAccountOpen }
 func (*PlanChangeRequested) requestKind() string   { return "plan_change" }
 func (*TokenIssueRequested) requestKind() string   { return "token_issue" }
 func (*TokenRevokeRequested) requestKind() string  { return "token_revoke" }

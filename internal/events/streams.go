@@ -27,6 +27,7 @@ const (
 const (
 	kindMonthClose       = "month_close"
 	kindAccountErase     = "account_erase"
+	kindAccountOpen      = "account_open"
 	outcomeMonthArchived = "month_archived"
 	outcomeErased        = "erased"
 )
@@ -61,6 +62,11 @@ func ClosesSubject(partition int) string {
 // ArchivesSubject returns the subject of the archived months of a partition.
 func ArchivesSubject(partition int) string {
 	return subject(accountsSubject, partition, noAccount, outcomeMonthArchived)
+}
+
+// OpeningsSubject returns the subject of the requests to open an account.
+func OpeningsSubject(account string, partition int) string {
+	return subject(requestsSubject, partition, account, kindAccountOpen)
 }
 
 // ErasuresSubject returns the subject of the erasures in a partition.

@@ -250,3 +250,23 @@ func (l *Ledger) explainSilence(err error) error {
 	}
 	return err
 }
+
+// AppendUnopened records the request to erase an account durably, as Append does, unless a request to open the account is
+// there: the server itself looks, as it takes the message. The error is ErrFenced where it refuses.
+func (l *Ledger) AppendUnopened(ctx context.Context, r *events.Request) (events.Position, error) {
+	p := r.Partition(l.Partitions)
+	if err := l.check(); err != nil {
+		return events.Position{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
+	defer cancel()
+	ack, err := l.js.PublishMsg(ctx, natsMessage(r.Message(l.Partitions)),
+		jetstream.WithExpectLastSequenceForSubject(0, events.OpeningsSubject(r.Account, p)))
+	if fenced(err) {
+		return events.Position{}, fmt.Errorf("%w: account %s is being opened", events.ErrFenced, r.Account)
+	}
+	if err != nil {
+		return events.Position{}, appendError(err)
+	}
+	return events.Position{Partition: p, Sequence: ack.Sequence}, l.appenders[p].sync(ack.Sequence)
+}

@@ -10,7 +10,7 @@ import (
 )
 
 // removePoll is how often an operator looks how far the running service is with removing.
-const removePoll = 100 * time.Millisecond
+const removePoll = time.Second
 
 // ErrNoAccount is the error of an account that is not there and never was.
 var ErrNoAccount = errors.New("there is no such account")
@@ -86,7 +86,7 @@ func (e *Erasure) Remove(ctx context.Context, d *events.Decision, progress func(
 		select {
 		case <-time.After(removePoll):
 		case <-ctx.Done():
-			return ctx.Err()
+			return errors.New("not waited for: the service goes on removing by itself")
 		}
 	}
 }

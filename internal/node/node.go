@@ -268,7 +268,7 @@ func seam(l *ledger.Ledger, now func() time.Time) projections.Ledger {
 	}
 	return projections.Ledger{
 		Partitions: l.Partitions, Heads: l.Heads, Get: l.Get, Read: l.Read, AppendDecisions: l.AppendDecisions,
-		ReadTo: l.ReadTo, Append: l.Append, Erasures: l.Erasures, Erase: l.Erase, Now: now,
+		ReadTo: l.ReadTo, Append: l.Append, AppendUnopened: l.AppendUnopened, Erasures: l.Erasures, Erase: l.Erase, Now: now,
 	}
 }
 

@@ -49,7 +49,7 @@ func (db *DB) deleteRows(account string) error {
 		}
 		deleted += n
 	}
-	if deleted == 0 {
+	if deleted == 0 && !exists(PartialPath(db.path)) { // what a rebuild left may have rows that this file never had
 		return nil
 	}
 	db.scrubDue = true

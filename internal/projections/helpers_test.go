@@ -185,7 +185,7 @@ func (h *house) start(t *testing.T) *ledger.Embedded {
 func (h *house) seam() Ledger {
 	return Ledger{
 		Partitions: 1, Heads: h.Heads, Get: h.Get, Read: h.Read, AppendDecisions: h.AppendDecisions, Append: h.Append,
-		ReadTo: h.ReadTo, Erasures: h.Erasures, Erase: h.Erase,
+		ReadTo: h.ReadTo, Erasures: h.Erasures, Erase: h.Erase, AppendUnopened: h.AppendUnopened,
 		Now: func() time.Time { return november.Start() },
 	}
 }

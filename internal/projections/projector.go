@@ -35,6 +35,8 @@ type Ledger struct {
 	// ReadTo yields the messages of a stream under some subjects, or all, after one sequence and up to another that is not
 	// beyond the head, and ends.
 	ReadTo func(ctx context.Context, stream events.Stream, partition int, subjects []string, after, last uint64) iter.Seq2[[]events.Message, error]
+	// AppendUnopened does as Append, unless a request to open the account is in the ledger: then the error is ErrFenced.
+	AppendUnopened func(ctx context.Context, r *events.Request) (events.Position, error)
 	// Append records a request durably and returns its position: the closing of a month is the projector's own, and the
 	// erasure of what came of an account after it was erased.
 	Append func(ctx context.Context, r *events.Request) (events.Position, error)

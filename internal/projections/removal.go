@@ -2,6 +2,7 @@ package projections
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -133,9 +134,12 @@ func (p *Projector) eraseStrays(ctx context.Context) error {
 		if !e.strays {
 			continue
 		}
-		position, err := p.ledger.Append(ctx, &events.Request{
+		position, err := p.ledger.AppendUnopened(ctx, &events.Request{
 			Account: e.account, ID: "erase-after-" + e.position.String(), Time: p.ledger.Now().UTC(), Body: &events.AccountEraseRequested{},
 		})
+		if errors.Is(err, events.ErrFenced) {
+			continue
+		}
 		if err != nil {
 			return err
 		}

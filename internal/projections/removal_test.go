@@ -403,3 +403,33 @@ func TestNothingErasedIsLeftInThePagesOfTheFile(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// An account that is opened again while the erasure of what came late is asked for is not erased with it.
+func TestAnAccountThatIsOpenedAgainIsNotErasedWithWhatCameLate(t *testing.T) {
+	t.Parallel()
+	h := newErasableHouse(t)
+	db, seam := h.open(t, "a"), h.seam()
+	appendUnopened, asked := seam.AppendUnopened, make(chan error, 1)
+	var captured events.Position
+	seam.AppendUnopened = func(ctx context.Context, r *events.Request) (events.Position, error) {
+		// An operator opens the account, and a client captures: both are answered before this one is.
+		h.append(t, "anna", "opened again", openWith(-1))
+		captured = h.append(t, "anna", "captured", captureOf(november, "https://example.com/new"))
+		await(t, db, captured)
+		position, err := appendUnopened(ctx, r)
+		asked <- err
+		return position, err
+	}
+	r := run(t, db, seam, true)
+	h.keepSecrets(t, "anna", 2)
+	await(t, db, h.erase(t, "anna"))
+	await(t, db, h.append(t, "anna", "late", captureOf(november, "https://example.com/late")))
+	wantErr(t, <-asked, events.ErrFenced)
+	r.stop(t)
+	if d := await(t, db, captured); events.OutcomeOf(d.Body) != "captured" {
+		t.Errorf("the capture became %+v", d.Body)
+	}
+	if head := h.heads(t).Requests; head != captured.Sequence {
+		t.Errorf("something was asked after the capture at %s: the head is %d", captured, head)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 )
 
@@ -33,7 +34,7 @@ func (db *DB) markErasing() error {
 	if err != nil {
 		return fmt.Errorf("projection: %w", err)
 	}
-	return errors.Join(f.Sync(), f.Close())
+	return errors.Join(f.Sync(), f.Close(), syncPath(filepath.Dir(db.path)))
 }
 
 // scrubLater scrubs the file in a while, for it may be that nobody ever applies anything again.
@@ -103,8 +104,9 @@ func (db *DB) scrubFile() error {
 	if size == 1 {
 		size = 1 << 16
 	}
-	if size < 512 || size > scrubChunk {
-		return fmt.Errorf("projection %s has pages of %d bytes", db.path, size)
+	pages, vacuums := binary.BigEndian.Uint32(header[28:]), binary.BigEndian.Uint32(header[52:])
+	if size < 512 || size > scrubChunk || pages >= 1<<25 || vacuums != 0 {
+		return fmt.Errorf("projection %s is of another form than this jobtally writes, or too long: it has %d pages of %d bytes; rebuild it", db.path, pages, size)
 	}
 	chunk := make([]byte, scrubChunk)
 	for at := int64(0); ; at += scrubChunk {
@@ -125,7 +127,7 @@ func (db *DB) scrubFile() error {
 }
 
 // gap returns the space of a page between its cell pointers and its cells. It is empty for a page that is none of a b-tree:
-// such a one begins with the number of another, and so with a 0 in a file of less than 128 GiB.
+// such a one begins with the number of another, and so with a 0 or 1 in a file of less than 2^25 pages.
 func gap(page []byte, first bool) (start, end int64) {
 	header := 0
 	if first {

@@ -23,10 +23,11 @@ const (
 // the log is gone at a later try, or is found by the next commit.
 func (db *DB) boundLog() {
 	info, err := os.Stat(db.path + "-wal")
+	scrubs := db.scrubDue && !time.Now().Before(db.scrubAfter)
 	if err != nil || info.Size() < db.logLimit && !db.scrubDue {
 		return
 	}
-	if time.Since(db.logHeld) >= logPause {
+	if (scrubs || info.Size() >= db.logLimit) && time.Since(db.logHeld) >= logPause {
 		db.checkpoint()
 	}
 	if db.scrubDue {
