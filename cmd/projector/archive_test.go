@@ -96,6 +96,30 @@ func TestExportIsKilled(t *testing.T) {
 	}
 }
 
+// An export that is interrupted leaves nothing behind.
+func TestExportIsInterrupted(t *testing.T) {
+	dir := t.TempDir()
+	if out, err := exec.Command(program(t, "demo"), filepath.Join(dir, "data"), "--now", "2026-04-20T12:00:00Z").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	to, unfinished := filepath.Join(dir, "february"), filepath.Join(dir, ".february.unfinished")
+	there := func(path string) bool { _, err := os.Stat(path); return err == nil }
+	cmd := exec.Command(program(t, "projector"), "archive", "export", "--month", "2026-02", "--to", to, "--data", filepath.Join(dir, "data"))
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for ctx := within(t); ctx.Err() == nil && !there(unfinished) && !there(to); {
+		runtime.Gosched()
+	}
+	cmd.Process.Signal(os.Interrupt)
+	if err := cmd.Wait(); (err == nil) != there(to) { // it may have been quicker
+		t.Errorf("ended with %v, and wrote an archive: %t", err, there(to))
+	}
+	if there(unfinished) {
+		t.Error("it left what is not finished")
+	}
+}
+
 // Whoever interrupts an export, a verification or a replay is told that nothing came of it.
 func TestArchiveCommandsAreInterrupted(t *testing.T) {
 	dirs := exportedMonths(t)

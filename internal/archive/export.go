@@ -86,7 +86,34 @@ func (e Export) plan(ctx context.Context) (*plan, error) {
 			}
 		}
 	}
+	if first == "" {
+		earliest, err := e.earliest(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if e.Month < earliest {
+			return nil, fmt.Errorf("%w: %s is before the first month of the ledger, which is %s", ErrNoMonth, e.Month, earliest)
+		}
+	}
 	return p, p.refusal(first, open)
+}
+
+// earliest returns the first month of which a ledger has anything, or nothing.
+func (e Export) earliest(ctx context.Context) (earliest events.Month, err error) {
+	for number := range e.Source.Partitions {
+		partition, err := e.Source.Partition(ctx, number)
+		if err != nil {
+			return "", err
+		}
+		first, err := partition.First(ctx)
+		if err != nil {
+			return "", err
+		}
+		if first != "" && (earliest == "" || first < earliest) {
+			earliest = first
+		}
+	}
+	return earliest, nil
 }
 
 // take plans a partition in which the month is archived.

@@ -3,6 +3,7 @@ package archive
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -28,6 +29,24 @@ func TestArchivesOfThreeMonthsAreSound(t *testing.T) {
 				t.Errorf("two exports of %s differ", month)
 			}
 		}
+	}
+}
+
+// What is in the file of sums are the sums.
+func TestSums(t *testing.T) {
+	t.Parallel()
+	dir := threeMonths(t, 2).exported(october)
+	var want []string
+	for _, e := range must[[]os.DirEntry](t)(os.ReadDir(dir)) {
+		if e.Name() != sumsName {
+			want = append(want, fmt.Sprintf("%x  %s", sha256.Sum256(read(t, dir, e.Name())), e.Name()))
+		}
+	}
+	got := strings.Split(strings.TrimSuffix(string(read(t, dir, sumsName)), "\n"), "\n")
+	slices.Sort(want)
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("the sums are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 
@@ -99,7 +118,10 @@ func TestExportReadsTheMonth(t *testing.T) {
 func TestMonthsThatCannotBeExported(t *testing.T) {
 	t.Parallel()
 	b := threeMonths(t, 2)
-	empty := newBooks(t, 2)
+	empty, begun := newBooks(t, 2), newBooks(t, 2) // nothing is archived
+	begun.open("anna", day(december, 30), 3)
+	begun.open("account0", day("2027-01", 2), 3)
+	begun.open("account1", day("2027-01", 2), 3)
 	half := threeMonths(t, 2) // January is archived in one partition only
 	half.ask("account0", "january", day("2027-01", 3), &events.PlanChangeRequested{Plan: "p", Limit: 1})
 	half.ask("account1", "january", day("2027-01", 3), &events.PlanChangeRequested{Plan: "p", Limit: 1})
@@ -122,6 +144,9 @@ func TestMonthsThatCannotBeExported(t *testing.T) {
 		{half, "2027-01", day("2027-02", 1), false, "2027-01 is over, and not archived yet in partition 1"},
 		{b, "2026-09", day("2027-01", 20), true, "2026-09 is before the first month that was archived, 2026-10"},
 		{b, "2026-9", day("2027-01", 20), true, `"2026-9" is not a month`},
+		{begun, november, day("2027-01", 20), true, "2026-11 is before the first month of the ledger, which is 2026-12"},
+		{begun, december, day("2027-01", 20), false, "2026-12 is over, and not archived yet in partition "},
+		{begun, "2027-03", day("2027-01", 20), true, "2027-03 begins on 2027-03-01"},
 		{empty, october, day("2027-01", 20), false, "2026-10 is not archived in any partition"},
 		{b, "2027-02", day("2027-05", 20), false, "2027-02 is not archived in any partition"},
 	} {
@@ -181,7 +206,7 @@ func TestArchiveAppearsWholeOrNotAtAll(t *testing.T) {
 		return strings.Join(names, " ")
 	}
 
-	t.Log("an export that is cancelled at any moment leaves no archive")
+	t.Log("an export that is cancelled at any moment leaves nothing")
 	for steps := 0; ; steps += 5 {
 		ctx, cancel := context.WithCancel(t.Context())
 		left := steps
@@ -197,14 +222,18 @@ func TestArchiveAppearsWholeOrNotAtAll(t *testing.T) {
 			if steps < 10 {
 				t.Fatalf("not cancelled after %d steps", steps)
 			}
+			ok(t, os.RemoveAll(dir))
 			break
 		}
-		if got := entries(); !errors.Is(err, context.Canceled) || got != ".october.unfinished" {
+		if got := entries(); !errors.Is(err, context.Canceled) || got != "" {
 			t.Fatalf("cancelled after %d steps: %v, and left %q", steps, err, got)
 		}
 	}
 
-	t.Log("the next export replaced what was left")
+	t.Log("one that was killed left something, which the next replaces")
+	ok(t, os.MkdirAll(filepath.Join(above, ".october.unfinished", "more"), 0o700))
+	ok(t, os.WriteFile(filepath.Join(above, ".october.unfinished", pairsName(0)), []byte("a half"), 0o600))
+	must[Summary](t)(b.export(october).Run(t.Context(), dir))
 	if got := entries(); got != "october" {
 		t.Errorf("left %q", got)
 	}
@@ -269,8 +298,8 @@ func TestLedgerThatDiffersIsNotExported(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "see `projector audit`") {
 			t.Errorf("%s: %v", name, err)
 		}
-		if _, err := os.Stat(dir); err == nil {
-			t.Errorf("%s: exported", name)
+		if left := must[[]os.DirEntry](t)(os.ReadDir(filepath.Dir(dir))); len(left) > 0 {
+			t.Errorf("%s: left %v", name, left)
 		}
 	}
 }

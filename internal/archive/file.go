@@ -106,9 +106,34 @@ type reading struct {
 	at    int64     // number of the line that was read last
 }
 
-// open opens a file of an archive. The error is one of the file system.
+// errIrregular is the error of what has the name of a file of an archive and is none.
+var errIrregular = errors.New("no regular file")
+
+// openRegular opens a file that is one. Anything else is not opened: that of a pipe waits for somebody to write into it.
+func openRegular(dir, name string) (*os.File, error) {
+	path := filepath.Join(dir, name)
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errIrregular
+	}
+	return os.Open(path)
+}
+
+func readFile(dir, name string) ([]byte, error) {
+	f, err := openRegular(dir, name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
+}
+
+// open opens a file of an archive. The error is one of the file system, or errIrregular.
 func open(dir, name string) (*reading, error) {
-	f, err := os.Open(filepath.Join(dir, name))
+	f, err := openRegular(dir, name)
 	if err != nil {
 		return nil, err
 	}

@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"jobtally/internal/events"
@@ -108,7 +107,7 @@ func (m *Manifest) text() []byte {
 // sums is the text of the file of sums, given the manifest as it was read.
 func (m *Manifest) sums(manifest []byte) []byte {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "%x  %s\n", sha256Of(manifest), manifestName)
+	fmt.Fprintf(&b, "%s  %s\n", sha256Of(manifest), manifestName)
 	for _, f := range m.files() {
 		fmt.Fprintf(&b, "%s  %s\n", f.SHA256, f.Name)
 	}
@@ -124,11 +123,13 @@ func readManifest(dir string) (m Manifest, text []byte, err error) {
 	if !info.IsDir() {
 		return m, nil, fmt.Errorf("%w: %s is a file; name the directory that was exported", ErrNoArchive, dir)
 	}
-	text, err = os.ReadFile(filepath.Join(dir, manifestName))
-	if errors.Is(err, fs.ErrNotExist) {
+	text, err = readFile(dir, manifestName)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return m, nil, fmt.Errorf("%w: %s has no %s; an export that was cut short is to be made again", ErrNoArchive, dir, manifestName)
-	}
-	if err != nil {
+	case errors.Is(err, errIrregular):
+		return m, nil, fmt.Errorf("%w: %s in %s is %w; restore it from a copy", ErrNoArchive, manifestName, dir, err)
+	case err != nil:
 		return m, nil, err
 	}
 	return m, text, m.parse(dir, text)

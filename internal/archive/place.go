@@ -17,8 +17,8 @@ func unfinishedName(dir string) string {
 	return filepath.Join(filepath.Dir(dir), "."+filepath.Base(dir)+".unfinished")
 }
 
-// place makes a directory that appears whole or not at all. It is written under another name beside; what a process that
-// was killed left there is replaced by the next.
+// place makes a directory that appears whole or not at all. It is written under another name beside, which is removed when
+// that fails; what a process that was killed left there is replaced by the next.
 func place(dir string, write func(unfinished string) error) (err error) {
 	dir, err = filepath.Abs(dir)
 	if err != nil {
@@ -35,17 +35,21 @@ func place(dir string, write func(unfinished string) error) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, release()) }()
+	if err := finish(unfinished, dir, write); err != nil {
+		// Nobody looks for people's data there. It goes while it is still held: then it is nobody else's.
+		return errors.Join(err, os.RemoveAll(unfinished))
+	}
+	return syncDir(filepath.Dir(dir))
+}
+
+func finish(unfinished, dir string, write func(unfinished string) error) error {
 	if err := write(unfinished); err != nil {
 		return err
 	}
 	if err := syncDir(unfinished); err != nil {
 		return err
 	}
-	// The commit point: from here on there is an archive.
-	if err := os.Rename(unfinished, dir); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(dir))
+	return os.Rename(unfinished, dir) // the commit point: from here on there is an archive
 }
 
 // begin makes the unfinished directory anew, and keeps others from doing so until release. A process that ends releases it.
@@ -58,12 +62,9 @@ func begin(dir string) (release func() error, err error) {
 		return nil, err
 	}
 	release = func() error { return errors.Join(syscall.Flock(int(held.Fd()), syscall.LOCK_UN), held.Close()) }
-	if err := syscall.Flock(int(held.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := lock(held); err != nil {
 		held.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("another export is writing %s: wait for it", dir)
-		}
-		return nil, fmt.Errorf("lock %s: %w", dir, err)
+		return nil, err
 	}
 	left, err := os.ReadDir(dir)
 	for _, entry := range left {
@@ -73,6 +74,24 @@ func begin(dir string) (release func() error, err error) {
 		return nil, errors.Join(err, release())
 	}
 	return release, nil
+}
+
+// lock keeps other exports from a directory that is open. It may be gone: the one that had it removed or renamed it.
+func lock(dir *os.File) error {
+	err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if err != nil && !errors.Is(err, syscall.EWOULDBLOCK) {
+		return fmt.Errorf("lock %s: %w", dir.Name(), err)
+	}
+	if err == nil {
+		held, err := dir.Stat()
+		if err != nil {
+			return err
+		}
+		if there, err := os.Lstat(dir.Name()); err == nil && os.SameFile(held, there) {
+			return nil
+		}
+	}
+	return fmt.Errorf("another export is writing %s: wait for it", dir.Name())
 }
 
 // writeFile writes a file and puts it on disk.

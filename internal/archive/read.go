@@ -123,6 +123,7 @@ func (f *file) messages(ctx context.Context, after, last uint64) iter.Seq2[event
 	}
 }
 
+// parse reads a line. The message is the caller's: the line may be overwritten.
 func (f *file) parse(line []byte, at int64) (events.Message, error) {
 	m, partition, err := events.ParseStructured(line)
 	if err == nil && partition != f.partition {
@@ -131,6 +132,7 @@ func (f *file) parse(line []byte, at int64) (events.Message, error) {
 	if err != nil {
 		return m, fmt.Errorf("line %d: %w; see `projector archive verify`", at, err)
 	}
+	m.Data = bytes.Clone(m.Data) // it stands in the line, which the next one overwrites
 	return m, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -317,5 +318,55 @@ func TestArchivesAreDecidedAgain(t *testing.T) {
 	wantSound(t, dir)
 	if found, _ := audit(dir); len(found) == 0 {
 		t.Error("the audit finds nothing")
+	}
+}
+
+// Messages are kept while many more lines are read.
+func TestMessagesOfLongFilesAreKept(t *testing.T) {
+	t.Parallel()
+	b := newBooks(t, 1)
+	b.open("anna", day(october, 1), -1)
+	for i := range 2 * maxBatch {
+		b.ask("anna", fmt.Sprint("job ", i), day(october, 2), &events.JobCaptureRequested{
+			Month: october, CanonicalURL: fmt.Sprint("https://example.com/", i), SourceRules: 1, PayloadHash: events.Hash([]byte{byte(i)}),
+			Job: events.Job{SourceURL: fmt.Sprint("https://example.com/", i), Title: "Engineer", Notes: strings.Repeat("x", i), Status: "saved", CapturedVia: "api"},
+		})
+	}
+	b.close(october)
+	set := must[*Set](t)(Open(b.exported(october)))
+	want := map[events.Stream][]events.Message{events.Requests: b.partitions[0].requests, events.Decisions: b.partitions[0].decisions}
+	for stream, want := range want {
+		var got []events.Message
+		size := 0
+		for batch, err := range set.ReadTo(t.Context(), stream, 0, nil, 0, math.MaxUint64) {
+			ok(t, err)
+			got = append(got, batch...)
+		}
+		for i, m := range got {
+			size += len(m.Data)
+			if m.Sequence != want[i].Sequence || m.Subject != want[i].Subject || !bytes.Equal(m.Data, want[i].Data) {
+				t.Fatalf("message %d is %s\nwant %s", i, m.Data, want[i].Data)
+			}
+		}
+		if len(got) != len(want) || size < 10*(64<<10) {
+			t.Errorf("%d messages of %d, %d bytes", len(got), len(want), size)
+		}
+	}
+}
+
+func TestMessagesOutliveTheirLine(t *testing.T) {
+	t.Parallel()
+	b := newBooks(t, 1)
+	b.open("anna", day(october, 1), -1)
+	junk(b)
+	for _, m := range b.partitions[0].requests {
+		line := m.AppendStructured(nil, 0)
+		got := must[events.Message](t)((&file{}).parse(line, 1))
+		for i := range line {
+			line[i] = '#'
+		}
+		if got.Subject != m.Subject || !bytes.Equal(got.Data, m.Data) || !bytes.Equal(got.AppendStructured(nil, 0), m.AppendStructured(nil, 0)) {
+			t.Errorf("%s is %s, want %s", m.Subject, got.Data, m.Data)
+		}
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 
 	"jobtally/internal/events"
@@ -126,17 +125,26 @@ func (v *verifier) run(ctx context.Context, manifest []byte) error {
 
 // verifySums compares the file of sums with the manifest, which it covers too.
 func (v *verifier) verifySums(manifest []byte) error {
-	sums, err := os.ReadFile(filepath.Join(v.dir, sumsName))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		v.report(Difference{File: sumsName, What: "the file is missing"})
-		return nil
-	case err != nil:
-		return err
+	sums, err := readFile(v.dir, sumsName)
+	if err != nil {
+		return v.unreadable(sumsName, err)
 	}
 	v.differs(Difference{File: sumsName, What: "it has not the sums of the manifest, and of the files in it"},
 		string(v.manifest.sums(manifest)), string(sums))
 	return nil
+}
+
+// unreadable reports a file that is not there, or that is none. Any other error is one.
+func (v *verifier) unreadable(name string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		v.report(Difference{File: name, What: "the file is missing"})
+		return nil
+	case errors.Is(err, errIrregular):
+		v.report(Difference{File: name, What: "it is " + errIrregular.Error()})
+		return nil
+	}
+	return err
 }
 
 // verifyNames reports what is in the directory and not in the manifest. What is missing is reported when it is read.
@@ -161,12 +169,8 @@ func (v *verifier) verifyNames() error {
 // damaged is not whole.
 func (v *verifier) read(ctx context.Context, want File, take func(at int64, line []byte) (more bool)) (whole bool, err error) {
 	f, err := open(v.dir, want.Name)
-	if errors.Is(err, fs.ErrNotExist) {
-		v.report(Difference{File: want.Name, What: "the file is missing"})
-		return false, nil
-	}
 	if err != nil {
-		return false, err
+		return false, v.unreadable(want.Name, err)
 	}
 	size, digest, err := v.sumFile(want.Name)
 	if err != nil {
@@ -194,7 +198,7 @@ func (v *verifier) read(ctx context.Context, want File, take func(at int64, line
 }
 
 func (v *verifier) sumFile(name string) (size int64, digest events.Digest, err error) {
-	f, err := os.Open(filepath.Join(v.dir, name))
+	f, err := openRegular(v.dir, name)
 	if err != nil {
 		return 0, digest, err
 	}

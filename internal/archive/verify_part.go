@@ -3,6 +3,7 @@ package archive
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -144,6 +145,9 @@ func (p *partVerifier) add(c *census, d *events.Decision) {
 // readPairsAgain adds up accounts of pairs that were verified.
 func (p *partVerifier) readPairsAgain(ctx context.Context, c *census) error {
 	f, err := open(p.dir, p.part.Pairs.Name)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errIrregular) {
+		return nil // it was reported
+	}
 	if err != nil {
 		return err
 	}

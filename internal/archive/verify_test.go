@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"jobtally/internal/events"
@@ -234,6 +235,47 @@ func edits(t *testing.T, text []byte) map[string][]byte {
 	return all
 }
 
+// replaceByPipe puts something in the place of a file that nobody can read to its end.
+func replaceByPipe(t *testing.T, dir, name string) {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	ok(t, errors.Join(os.Remove(path), syscall.Mkfifo(path, 0o600)))
+}
+
+// What is no file is not opened: a pipe would be waited for, and a link leads out of the archive.
+func TestVerifyOpensFilesOnly(t *testing.T) {
+	t.Parallel()
+	sound := small(t)
+	others := map[string]func(dir, name string){
+		"a pipe": func(dir, name string) { replaceByPipe(t, dir, name) },
+		"a link": func(dir, name string) {
+			path := filepath.Join(dir, name)
+			ok(t, errors.Join(os.Remove(path), os.Symlink(filepath.Join(sound, name), path)))
+		},
+		"a directory": func(dir, name string) {
+			path := filepath.Join(dir, name)
+			ok(t, errors.Join(os.Remove(path), os.Mkdir(path, 0o700)))
+		},
+	}
+	for what, put := range others {
+		for _, name := range []string{sumsName, pairsName(0), accountsName(0), erasuresName(0)} {
+			dir := copyOf(t, sound)
+			put(dir, name)
+			var found []string
+			v := Verification{Report: func(d Difference) { found = append(found, d.String()) }, Progress: func(int64, int64) {}, most: 1}
+			must[Summary](t)(v.Run(t.Context(), dir))
+			if !slices.Contains(found, name+": it is no regular file") {
+				t.Errorf("%s called %s: found %q", what, name, found)
+			}
+		}
+	}
+	dir := copyOf(t, sound)
+	ok(t, syscall.Mkfifo(filepath.Join(dir, "more"), 0o600))
+	if found := findings(t, dir); !slices.Equal(found, []string{"more: it is not in the manifest"}) {
+		t.Errorf("found %q", found)
+	}
+}
+
 func TestWhatIsNoArchive(t *testing.T) {
 	t.Parallel()
 	sound := small(t)
@@ -254,6 +296,7 @@ func TestWhatIsNoArchive(t *testing.T) {
 		edited(manifest(`{"format":"jobtally-archive","version":1,"x":1}`)):                          "cannot be read",
 		edited(manifest(`{"format":"jobtally-archive","version":1,"month":"2026-10","parts":[]}`)):   "it describes no partition",
 		edited(func(dir string) { ok(t, os.Remove(filepath.Join(dir, manifestName))) }):              "has no manifest.json",
+		edited(func(dir string) { replaceByPipe(t, dir, manifestName) }):                             "is no regular file; restore it from a copy",
 		edited(func(dir string) { ok(t, os.Mkdir(filepath.Join(dir, manifestName+".d"), 0o700)) }):   "",
 		edited(func(dir string) { ok(t, os.Rename(filepath.Join(dir, sumsName), dir+"/manifest")) }): "",
 	} {

@@ -1,6 +1,10 @@
 package capture
 
-import "jobtally/internal/events"
+import (
+	"errors"
+
+	"jobtally/internal/events"
+)
 
 // MonthCount is what the requests of an account in a month came to.
 type MonthCount struct {
@@ -37,6 +41,10 @@ type MonthArchive struct {
 func (m *AccountMonth) Quota() Quota {
 	return Quota{Month: m.Month, Used: m.Captured, Limit: m.Limit}
 }
+
+// ErrMonthTooLarge is the error of replaying a month for which more of the ledger would have to be read than is read while
+// somebody waits.
+var ErrMonthTooLarge = errors.New("the month is too large to be replayed while somebody waits")
 
 // ReplayedMonth is a month of an account as the ledger has it, up to a position.
 type ReplayedMonth struct {

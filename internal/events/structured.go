@@ -168,7 +168,8 @@ func appendMember(b []byte, name, value string) []byte {
 
 var errStructured = errors.New("not a message in its structured form")
 
-// ParseStructured reads what AppendStructured writes, and no other spelling of it.
+// ParseStructured reads what AppendStructured writes, and no other spelling of it. The data of the message may stand in the
+// line: who keeps it longer than that clones it.
 func ParseStructured(line []byte) (m Message, partition int, err error) {
 	attributes, data, err := splitMembers(line)
 	if err != nil {

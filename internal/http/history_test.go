@@ -280,6 +280,7 @@ func TestReplayThatFails(t *testing.T) {
 	n := newNode(t)
 	for err, want := range map[error]code{
 		events.ErrUnavailable: codeReplayUnavailable, events.ErrNotFound: codeAccountUnknown, events.ErrUnknownType: codeInternal,
+		capture.ErrMonthTooLarge: codeMonthTooLarge,
 	} {
 		n.Replay = func(context.Context, string, *capture.AccountMonth) (capture.ReplayedMonth, error) {
 			return capture.ReplayedMonth{}, fmt.Errorf("read: %w", err)

@@ -80,6 +80,8 @@ func (a *api) replay(c echo.Context, m *capture.AccountMonth) (capture.ReplayedM
 		return replayed, context.Canceled // whatever the reader made of it
 	case ctx.Err() != nil:
 		return replayed, newProblem(codeReplayUnavailable, fmt.Sprintf("the ledger was not read in %d seconds; try again later", seconds(replayTimeout)))
+	case errors.Is(err, capture.ErrMonthTooLarge):
+		return replayed, newProblem(codeMonthTooLarge, "the ledger has more of the account in that time than is replayed while a client waits; ask the operator for `projector replay`")
 	case errors.Is(err, events.ErrUnavailable):
 		return replayed, newProblem(codeReplayUnavailable, "the ledger cannot be read right now; try again later")
 	case errors.Is(err, events.ErrNotFound):

@@ -7,7 +7,14 @@ import (
 	"iter"
 	"slices"
 
+	"jobtally/internal/capture"
 	"jobtally/internal/events"
+)
+
+// A client waits for a month of its account. These bound what is read for that.
+const (
+	mostLooked   = 20_000  // decisions of anybody, to find where the open months begin
+	mostMessages = 250_000 // of the account: a month of 100,000 requests with its decisions, and what lies among them
 )
 
 // MonthAsOf is a month of an account, as the pairs up to a position add it up.
@@ -22,7 +29,8 @@ type MonthAsOf struct {
 // Where the month lies is asked of the archives, so that a projection that lost pairs at its end, or all, is found out.
 //
 // What is missing or does not follow is no error but Broken. The error is ErrNotFound when the account was erased after the
-// position, and ErrUnavailable while the ledger is behind it.
+// position, ErrUnavailable while the ledger is behind it, and capture.ErrMonthTooLarge where more would have to be read than
+// a client can wait for.
 func (s Source) MonthAsOf(ctx context.Context, account string, month events.Month, first uint64, at events.Position) (sum MonthAsOf, err error) {
 	p, err := s.counting(account, &sum.Messages).Partition(ctx, at.Partition)
 	if err != nil {
@@ -46,20 +54,27 @@ func (s Source) MonthAsOf(ctx context.Context, account string, month events.Mont
 }
 
 // reach returns the stretch in which an account has its pairs of a month, given where a projection has the first of them.
-// Of a month that is open that is where the last archived one begins: an earlier pair is of a clock that was ahead by a
-// month, and not looked for unless the projection has it.
+// Of a month that is open it begins behind the pairs of the archived ones, as their totals say. Where these do not tell soon,
+// since pairs were erased or a clock was far ahead, it begins with the last archived month: an earlier pair is of a clock that
+// was ahead by a month, and not looked for unless the projection has it. Its word makes the stretch longer, and never shorter.
 func (p *Partition) reach(ctx context.Context, month events.Month, first uint64) (after, last uint64, err error) {
 	if month < p.FirstOpen() || len(p.Archives) == 0 {
 		return p.Month(ctx, month)
 	}
-	after = p.last().before()
-	if first > 0 {
-		after = min(after, first-1)
+	after, known, err := p.lookBack(ctx, mostLooked)
+	if err != nil {
+		return 0, 0, err
+	}
+	if !known {
+		after = p.last().before()
+		if first > 0 {
+			after = min(after, first-1)
+		}
 	}
 	return after, p.Heads.Decisions, nil
 }
 
-// counting returns the source with a count of the messages of an account that are read from it.
+// counting returns the source with a count of the messages of an account that are read from it, which ends at mostMessages.
 func (s Source) counting(account string, read *int64) Source {
 	readTo := s.ReadTo
 	s.ReadTo = func(ctx context.Context, stream events.Stream, partition int, subjects []string, after, last uint64) iter.Seq2[[]events.Message, error] {
@@ -69,7 +84,9 @@ func (s Source) counting(account string, read *int64) Source {
 		}
 		return func(yield func([]events.Message, error) bool) {
 			for batch, err := range messages {
-				*read += int64(len(batch))
+				if *read += int64(len(batch)); *read > mostMessages && err == nil {
+					batch, err = nil, fmt.Errorf("%w: more than %d messages of the account", capture.ErrMonthTooLarge, mostMessages)
+				}
 				if !yield(batch, err) {
 					return
 				}

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"maps"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -161,5 +162,70 @@ func TestMonthAsOfOfAnAccountThatIsErasedMeanwhile(t *testing.T) {
 	}
 	if sum, err := source.MonthAsOf(t.Context(), "anna", "2026-11", 1, at); !errors.Is(err, events.ErrNotFound) || !erased {
 		t.Errorf("%+v, error %v", sum.Tally, err)
+	}
+}
+
+// aLongMonthOfAnna is a tape on which anna captures much in a month that is archived, and once after midnight before it is.
+func aLongMonthOfAnna() (*tape, events.Position) {
+	november := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	tape := newTape(1, november)
+	for _, account := range []string{"anna", "bob"} {
+		tape.ask(account, november, &events.AccountOpenRequested{Plan: "free", Limit: 9})
+	}
+	for job := range 2000 {
+		tape.ask("anna", november, captureOf(job, november))
+	}
+	tape.now = november.AddDate(0, 0, 10)
+	tape.ask("anna", tape.now, captureOf(2000, tape.now))
+	tape.ask("bob", tape.now, captureOf(2000, tape.now))
+	closeMonths(tape)
+	return tape, tape.ask("anna", tape.now, captureOf(2001, tape.now))
+}
+
+// Of an open month the archived ones are not read, wherever the projection says that it begins.
+func TestMonthAsOfOfAnOpenMonthReadsLittle(t *testing.T) {
+	t.Parallel()
+	tape, at := aLongMonthOfAnna()
+	tape.decide()
+	for _, first := range []uint64{0, 1, 2003, at.Sequence} {
+		tape.read = 0
+		sum, err := tape.source().MonthAsOf(t.Context(), "anna", "2026-12", first, at)
+		if err != nil || sum.Broken != nil || sum.Requests != 2 || sum.First.Sequence != 2003 {
+			t.Fatalf("first at %d: %+v, %v", first, sum, err)
+		}
+		if sum.Messages != 4 || tape.read > 100 {
+			t.Errorf("first at %d: read %d messages of the account, %d in all", first, sum.Messages, tape.read)
+		}
+	}
+}
+
+// Where pairs of the open month were erased their place is not known. All are found nevertheless.
+func TestMonthAsOfOfAnOpenMonthAfterAnErasure(t *testing.T) {
+	t.Parallel()
+	tape, at := aLongMonthOfAnna()
+	position := tape.ask("bob", tape.now, &events.AccountEraseRequested{})
+	tape.decide()
+	tape.remove("bob", position, 4)
+	if sum, err := tape.source().MonthAsOf(t.Context(), "anna", "2026-12", 0, at); err != nil || sum.Broken != nil || sum.Requests != 2 {
+		t.Errorf("%+v, %v", sum, err)
+	}
+}
+
+// No more is read of an account than a client can wait for.
+func TestMonthAsOfIsBounded(t *testing.T) {
+	t.Parallel()
+	tape, at := aMonthOfAnna()
+	source := tape.source()
+	readTo := source.ReadTo
+	source.ReadTo = func(ctx context.Context, stream events.Stream, partition int, subjects []string, after, last uint64) iter.Seq2[[]events.Message, error] {
+		if !slices.Equal(subjects, events.Requests.SubjectsOf("anna", 0)) {
+			return readTo(ctx, stream, partition, subjects, after, last)
+		}
+		return func(yield func([]events.Message, error) bool) { yield(make([]events.Message, 250_001), nil) }
+	}
+	for _, month := range []events.Month{"2026-11", "2026-12"} {
+		if _, err := source.MonthAsOf(t.Context(), "anna", month, 1, at); !errors.Is(err, capture.ErrMonthTooLarge) {
+			t.Errorf("%s: error %v", month, err)
+		}
 	}
 }

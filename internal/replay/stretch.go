@@ -2,6 +2,7 @@ package replay
 
 import (
 	"context"
+	"math"
 
 	"jobtally/internal/events"
 )
@@ -64,6 +65,12 @@ func (p *Partition) opening(ctx context.Context) (after uint64, err error) {
 	if len(p.Archives) == 0 {
 		return 0, nil
 	}
+	after, _, err = p.lookBack(ctx, math.MaxUint64)
+	return after, err
+}
+
+// lookBack returns what opening does, unless it would have to look at more than so many decisions for that.
+func (p *Partition) lookBack(ctx context.Context, most uint64) (after uint64, known bool, err error) {
 	closed := p.last().Position.Sequence
 	early, found := closed, uint64(0)
 	for _, a := range p.Archives {
@@ -73,16 +80,19 @@ func (p *Partition) opening(ctx context.Context) (after uint64, err error) {
 	after = closed
 	for look, end := 2*early+leastLook, closed; found != early && end > 0; look *= 2 {
 		begin := end - min(look, end)
+		if closed-begin > most {
+			return 0, false, nil
+		}
 		first, n, err := p.open(ctx, begin, end)
 		if err != nil {
-			return 0, err
+			return 0, false, err
 		}
 		if n > 0 {
 			after = first - 1
 		}
 		found, end = found+n, begin
 	}
-	return after, nil
+	return after, true, nil
 }
 
 // open returns the first and the number of the decisions of a stretch that are of no archived month.
