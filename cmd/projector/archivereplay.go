@@ -92,14 +92,14 @@ func (c *archiveReplayCmd) audit(s *session, set *archive.Set) error {
 		return err
 	}
 	summary.RowsSkipped = "an archive has none"
-	if err := c.uncovered(s, set); err != nil {
+	if report.partly, err = c.uncovered(s, set); err != nil {
 		return err
 	}
 	return report.summary(summary)
 }
 
-// uncovered says what could not be decided again.
-func (c *archiveReplayCmd) uncovered(s *session, set *archive.Set) error {
+// uncovered says what could not be decided again, and whether there is such.
+func (c *archiveReplayCmd) uncovered(s *session, set *archive.Set) (partly bool, err error) {
 	source := set.Source()
 	for p := range source.Partitions {
 		if c.Account != "" && p != events.PartitionOf(c.Account, source.Partitions) {
@@ -107,17 +107,21 @@ func (c *archiveReplayCmd) uncovered(s *session, set *archive.Set) error {
 		}
 		heads, err := source.Heads(s.ctx, p)
 		if err != nil {
-			return err
+			return partly, err
 		}
 		covered, err := set.Covered(s.ctx, p)
-		if err != nil || covered == heads.Requests {
-			return err
+		if err != nil {
+			return partly, err
 		}
+		if covered == heads.Requests {
+			continue
+		}
+		partly = true
 		_, err = fmt.Fprintf(s.stderr, "partition %d was decided again up to %s: after that numbers are missing, of a later month or of accounts erased later\n",
 			p, events.Position{Partition: p, Sequence: covered})
 		if err != nil {
-			return err
+			return partly, err
 		}
 	}
-	return nil
+	return partly, nil
 }

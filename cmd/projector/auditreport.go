@@ -28,6 +28,7 @@ type auditReport struct {
 
 	stdout   io.Writer
 	json     bool
+	partly   bool      // whether there is more than could be decided again
 	progress io.Writer // nil where nobody watches
 	shown    time.Time
 	began    time.Time
@@ -141,7 +142,11 @@ func (r *auditReport) text(s projections.Summary, seconds float64) {
 		r.println(fmt.Sprintf("only account %s was audited: neither another, nor the digests of its partition, nor whether numbers are missing there", r.Account))
 	}
 	r.println(fmt.Sprintf("%d messages were read in %.1f s", s.Messages, seconds))
-	if s.Differences == 0 {
+	switch {
+	case s.Differences > 0:
+	case r.partly:
+		r.println("no difference in what was decided again")
+	default:
 		r.println("clean")
 	}
 }
