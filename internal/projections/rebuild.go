@@ -183,14 +183,14 @@ func (r Rebuild) waiting() error {
 }
 
 // forgetVerdict removes a verdict of this very file: one that was refused and is gone on with, or one that had its inode. That
-// of another file stays, for who made that waits for it.
+// of another file stays, for who made that waits for it. One that cannot be read, after a power failure, is of no use.
 func (p *partial) forgetVerdict() error {
 	info, err := p.lock.Stat()
 	if err != nil {
 		return err
 	}
-	if v, err := ReadVerdict(p.Path, info); v == nil || err != nil {
-		return err
+	if v, err := ReadVerdict(p.Path, info); v == nil && err == nil {
+		return nil
 	}
 	return remove(VerdictPath(p.Path))
 }
