@@ -36,6 +36,8 @@ func (c *rebuildCmd) Run(s *session) error {
 		return errors.New("stopped with all decisions folded: the service puts them in place by itself, or the same command does")
 	case err != nil && s.ctx.Err() != nil:
 		return fmt.Errorf("stopped with %d decisions folded: the same command goes on from there", done.Decisions)
+	case errors.Is(err, projections.ErrMismatch), errors.Is(err, events.ErrGap): // the ledger contradicts itself: it would come to the same end
+		return err
 	case err != nil && done.Decisions > 0 && done.Info == nil:
 		return fmt.Errorf("%w; %d decisions are folded: the same command goes on from there", err, done.Decisions)
 	case err != nil:

@@ -1,13 +1,20 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
 	"jobtally/internal/cli"
+	"jobtally/internal/ledger"
+	"jobtally/internal/projections"
 )
 
 // A projection that cannot be used is told with the command that mends it, which then works as it is printed.
@@ -88,4 +95,71 @@ func TestBackupIsStartedFrom(t *testing.T) {
 	_, anna.base = service(t, "--data", dir)
 	anna.mustHaveUsed(t, 2)
 	mustBeClean(t, "--data", dir)
+}
+
+// Where the ledger contradicts itself the same command comes to the same end: what helps is to know where.
+func TestRebuildOfALedgerThatContradictsItself(t *testing.T) {
+	for name, harm := range map[string]func(t *testing.T, p *process, dir string){
+		"a changed decision": func(t *testing.T, p *process, dir string) {
+			p.interrupt(t)
+			alterDecision(t, dir, 5, func(m *nats.Msg) { m.Data = bytes.Replace(m.Data, []byte("Engineer"), []byte("Director"), 1) })
+			if err := os.Remove(filepath.Join(dir, "projection.db")); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"a gap": func(t *testing.T, _ *process, dir string) { removeDecision(t, dir, 3) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			p, anna := tracker(t, dir)
+			anna.mustCapture(t, "first")
+			anna.mustCapture(t, "second")
+			harm(t, p, dir)
+			said, err := operate(t, "rebuild", "--data", dir)
+			if err == nil || strings.Contains(err.Error(), "goes on") || strings.Count(err.Error(), "`projector audit --data "+dir+"` tells where") != 1 {
+				t.Errorf("%v, and said %q", err, said)
+			}
+		})
+	}
+}
+
+// removeDecision removes one from the ledger of a running service.
+func removeDecision(t *testing.T, dir string, sequence uint64) {
+	t.Helper()
+	url, err := ledger.EmbeddedURL(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(within(t), "DECISIONS_0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.DeleteMsg(within(t), sequence); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSecondRebuildSaysWhatToDo(t *testing.T) {
+	dir := t.TempDir()
+	service(t, "--data", dir)
+	first, err := os.Create(filepath.Join(dir, "projection.rebuild"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	if err := syscall.Flock(int(first.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := operate(t, "rebuild", "--data", dir); !errors.Is(err, projections.ErrUnderWay) || !strings.Contains(err.Error(), "wait for the other rebuild, or end it") {
+		t.Errorf("a second one: %v", err)
+	}
 }

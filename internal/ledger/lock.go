@@ -16,6 +16,9 @@ const (
 	lookPause = 5 * time.Millisecond
 )
 
+// LockFile is the file of a data directory whose lock the process has that works there. It stays when that ends.
+const LockFile = "lock"
+
 // ErrLocked is the error of LockDir when another process has the directory.
 var ErrLocked = errors.New("another jobtally is running")
 
@@ -26,7 +29,7 @@ func LockDir(dir string) (unlock func() error, err error) {
 	if err := makeDir(dir); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, LockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
@@ -57,7 +60,7 @@ func lock(f *os.File) (err error) {
 
 // Locked says whether a process has the data directory. It changes nothing there.
 func Locked(dir string) (bool, error) {
-	f, err := os.Open(filepath.Join(dir, "lock"))
+	f, err := os.Open(filepath.Join(dir, LockFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

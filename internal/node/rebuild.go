@@ -76,6 +76,9 @@ func openRebuild(ctx context.Context, cfg Config) (*Operator, error) {
 	if _, err := os.Stat(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("data directory: %w; name that of a node with --data", err)
 	}
+	if !isOfNode(cfg.Dir) {
+		return nil, fmt.Errorf("no node has worked in %s: there is no projection, and nothing of one; name the data directory of a node with --data", cfg.Dir)
+	}
 	unlock, err := ledger.LockDir(cfg.Dir)
 	if errors.Is(err, ledger.ErrLocked) {
 		return dialBeside(ctx, cfg)
@@ -89,6 +92,17 @@ func openRebuild(ctx context.Context, cfg Config) (*Operator, error) {
 		return nil, errors.Join(err, n.Close())
 	}
 	return &Operator{Ledger: n.Ledger, close: n.Close}, nil
+}
+
+// isOfNode says whether a data directory has what a node or a rebuild leaves there: a mistyped name must not get a projection.
+func isOfNode(dir string) bool {
+	path := filepath.Join(dir, ProjectionFile)
+	for _, left := range []string{path, projections.PartialPath(path), projections.NextPath(path), filepath.Join(dir, ledger.LockFile)} {
+		if _, err := os.Stat(left); err == nil {
+			return true
+		}
+	}
+	return HasLedger(dir)
 }
 
 // dialBeside connects to the server of the node that has the data directory.
@@ -109,7 +123,7 @@ func awaitVerdict(ctx context.Context, dir, path string, made os.FileInfo) (equa
 	defer looking.Stop()
 	defer living.Stop()
 	for gone := false; ; {
-		v, err := projections.ReadVerdict(path)
+		v, err := projections.ReadVerdict(path, made)
 		switch {
 		case err != nil:
 			return nil, err

@@ -121,12 +121,14 @@ func (n *Node) adopt(ctx context.Context, log *slog.Logger) error {
 	return err
 }
 
-// renew folds the ledger anew, unless a command does so already.
+// renew folds the ledger anew, unless a command does so already. Where the disk is full what is folded stays: no capture is
+// taken before it is whole, and each try would fill the disk again.
 func (n *Node) renew(ctx context.Context, log *slog.Logger) error {
 	log.Info("folding the ledger anew; until that is done captures are refused", "schema_version", n.renewal.version)
 	ticker := time.NewTicker(renewalEvery)
 	defer ticker.Stop()
 	r := n.rebuild
+	r.KeepWhenFull = true
 	r.Progress = func(folded, due uint64) {
 		n.renewal.failure.Store(nil)
 		n.rebuild.Progress(folded, due)

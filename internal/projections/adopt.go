@@ -17,11 +17,15 @@ var discardLog = slog.New(slog.DiscardHandler)
 // verdict. An error says why db serves on with the file that it had: then there is no file at NextPath any more, but where
 // ctx ended.
 func (r Rebuild) Adopt(ctx context.Context, db *DB) (equal []events.Position, err error) {
+	next, err := os.Stat(NextPath(r.Path))
+	if err != nil {
+		return nil, err
+	}
 	equal, err = r.adopt(ctx, db)
 	if ctx.Err() != nil {
 		return equal, err
 	}
-	return equal, r.conclude(Verdict{Equal: equal}, err)
+	return equal, r.conclude(Verdict{File: inode(next), Equal: equal}, err)
 }
 
 // conclude leaves the verdict. What was refused for what it is goes; what came at the wrong moment is kept, as a partial
@@ -30,7 +34,7 @@ func (r Rebuild) conclude(v Verdict, err error) error {
 	if err == nil {
 		return v.write(r.Path)
 	}
-	v = Verdict{Refused: err.Error(), Differs: errors.Is(err, ErrDiffers)}
+	v = Verdict{File: v.File, Refused: err.Error(), Differs: errors.Is(err, ErrDiffers)}
 	if errors.Is(err, ErrMismatch) || exists(PartialPath(r.Path)) {
 		return errors.Join(err, v.write(r.Path), discard(NextPath(r.Path)))
 	}

@@ -47,8 +47,14 @@ type Rebuild struct {
 	// Progress is told how many of the decisions are folded, after each batch.
 	Progress func(folded, due uint64)
 
+	// KeepWhenFull has Make leave what is folded where the disk is full: who cannot serve before it is whole gains nothing
+	// by the room, and would fill it again.
+	KeepWhenFull bool
+
 	// step is called between the steps. A test ends the process there.
 	step func(string)
+	// free returns how many bytes the disk of a directory has free. Nil asks the system; a test puts one there.
+	free func(dir string) (uint64, error)
 }
 
 // PartialPath is where the projection at a path is made anew.
@@ -79,22 +85,31 @@ type Made struct {
 }
 
 // Make folds the decisions that the ledger has into the partial file, and leaves it at NextPath. When ctx ends before, what
-// is folded stays, and the next Make goes on from there.
+// is folded stays, and the next Make goes on from there. The error is ErrNoRoom where the disk has no room for a second
+// projection: before anything is folded, or, where it was filled meanwhile, with what was folded removed again.
 func (r Rebuild) Make(ctx context.Context) (m Made, err error) {
 	began := time.Now()
 	if err := r.waiting(); err != nil { // before a file is made
+		return m, err
+	}
+	if err := r.checkRoom(); err != nil {
 		return m, err
 	}
 	p, err := r.begin(ctx)
 	if err != nil {
 		return m, err
 	}
-	defer func() { err = errors.Join(err, p.end()) }()
+	defer func() {
+		if full(err) && !r.KeepWhenFull {
+			m, err = Made{}, p.giveBack(err)
+		}
+		err = errors.Join(err, p.end())
+	}()
 	m.Discarded = p.discarded
 	m.Resumed = p.db.folded()
 	err = p.fold(ctx)
 	if m.Decisions = p.db.folded(); err != nil {
-		return m, err
+		return m, r.contradicted(err)
 	}
 	if err := p.db.checkFile(ctx); err != nil {
 		return m, err
@@ -143,7 +158,10 @@ func (r Rebuild) begin(ctx context.Context) (p *partial, err error) {
 			err = r.waiting() // only who has the lock gives that name
 		}
 		if err == nil {
-			return p, remove(VerdictPath(r.Path))
+			return p, p.forgetVerdict()
+		}
+		if full(err) && !r.KeepWhenFull {
+			return nil, errors.Join(p.giveBack(err), p.end())
 		}
 		unusable := errors.Is(err, ErrMismatch) && p.discarded == ""
 		if unusable {
@@ -159,14 +177,35 @@ func (r Rebuild) begin(ctx context.Context) (p *partial, err error) {
 // waiting refuses to make a file while one that was made waits.
 func (r Rebuild) waiting() error {
 	if exists(NextPath(r.Path)) {
-		return fmt.Errorf("%w: %s waits to be put in its place", ErrUnderWay, NextPath(r.Path))
+		return fmt.Errorf("%w: %s waits for the service to put it in place; wait for that, or see its log", ErrUnderWay, NextPath(r.Path))
 	}
 	return nil
 }
 
+// forgetVerdict removes a verdict of this very file: one that was refused and is gone on with, or one that had its inode. That
+// of another file stays, for who made that waits for it. One that cannot be read, after a power failure, is of no use.
+func (p *partial) forgetVerdict() error {
+	info, err := p.lock.Stat()
+	if err != nil {
+		return err
+	}
+	if v, err := ReadVerdict(p.Path, info); v == nil && err == nil {
+		return nil
+	}
+	return remove(VerdictPath(p.Path))
+}
+
 // mend is what to do when decisions do not follow from each other: folding them again does not help.
 func (r Rebuild) mend() string {
-	return fmt.Sprintf("the decisions of the ledger do not follow from each other: `projector audit --data %s` tells where", filepath.Dir(r.Path))
+	return "the decisions of the ledger do not follow from each other"
+}
+
+// contradicted says where to look when the ledger contradicts itself: folding it again comes to the same end.
+func (r Rebuild) contradicted(err error) error {
+	if !errors.Is(err, ErrMismatch) && !errors.Is(err, events.ErrGap) {
+		return err
+	}
+	return fmt.Errorf("%w: `projector audit --data %s` tells where", err, filepath.Dir(r.Path))
 }
 
 // check refuses a partial file that is not of a prefix of the ledger.
@@ -275,7 +314,7 @@ func lockFile(path string) (*os.File, error) {
 		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 			f.Close()
 			if errors.Is(err, syscall.EWOULDBLOCK) {
-				return nil, ErrUnderWay
+				return nil, fmt.Errorf("%w: wait for the other rebuild, or end it and run this one again", ErrUnderWay)
 			}
 			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
@@ -301,6 +340,8 @@ func remove(path string) error {
 
 // Verdict is what became of a file that was made, in VerdictPath.
 type Verdict struct {
+	// File is the inode of the one that was made. It has that until the verdict is written, so no other one has it before.
+	File uint64 `json:"file"`
 	// Equal are the positions at which the digests of both files were equal, when the one came in the place of the other.
 	Equal []events.Position `json:"equal,omitempty"`
 	// Refused is why it did not. Then the one that was there serves on.
@@ -325,8 +366,11 @@ func (r refusal) Error() string { return r.Refused }
 // Is says whether the digests differ.
 func (r refusal) Is(target error) bool { return r.Differs && target == ErrDiffers }
 
-// ReadVerdict returns the verdict, or nil while there is none.
-func ReadVerdict(path string) (*Verdict, error) {
+func inode(info fs.FileInfo) uint64 { return info.Sys().(*syscall.Stat_t).Ino }
+
+// ReadVerdict returns the verdict on a file that was made, or nil while there is none: that of an earlier file may come after
+// the next one was begun.
+func ReadVerdict(path string, made fs.FileInfo) (*Verdict, error) {
 	text, err := os.ReadFile(VerdictPath(path))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -335,7 +379,10 @@ func ReadVerdict(path string) (*Verdict, error) {
 		return nil, err
 	}
 	var v Verdict
-	return &v, json.Unmarshal(text, &v)
+	if err := json.Unmarshal(text, &v); err != nil || v.File != inode(made) {
+		return nil, err
+	}
+	return &v, nil
 }
 
 // write leaves the verdict, whole or not at all.

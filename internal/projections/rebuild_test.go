@@ -240,6 +240,67 @@ func TestOnlyOneRebuildAtATime(t *testing.T) {
 	must[Made](t)(s.rebuild(nil).Make(within(t)))
 }
 
+// A rebuild that begins between the renaming of an earlier file and its verdict does not take that for its own, nor from whom
+// it is for.
+func TestAVerdictIsOfOneFile(t *testing.T) {
+	t.Parallel()
+	_, s := newTracker(t, 1, 20)
+	a, b := s.rebuild(nil), s.rebuild(nil)
+	first := must[Made](t)(a.Make(within(t)))
+	begun, renamed, adopted := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	s.db.step = func(step string) {
+		if step == "renamed" {
+			close(renamed)
+			<-begun
+		}
+	}
+	var concluded sync.Once
+	b.Progress = func(uint64, uint64) {
+		concluded.Do(func() {
+			close(begun)
+			ok(t, <-adopted)
+		})
+	}
+	go func() {
+		_, err := a.Adopt(within(t), s.db)
+		adopted <- err
+	}()
+	<-renamed
+	second := must[Made](t)(b.Make(within(t)))
+	if v := must[*Verdict](t)(ReadVerdict(s.db.path, second.Info)); v != nil {
+		t.Errorf("the verdict on the first is taken for that on the second: %+v", *v)
+	}
+	if v := must[*Verdict](t)(ReadVerdict(s.db.path, first.Info)); v == nil || len(v.Equal) != 1 {
+		t.Errorf("the verdict on the first is %+v", v)
+	}
+	s.db.step = func(string) {}
+	must[[]events.Position](t)(b.Adopt(within(t), s.db))
+	if v := must[*Verdict](t)(ReadVerdict(s.db.path, second.Info)); v == nil || len(v.Equal) != 1 {
+		t.Errorf("the verdict on the second is %+v", v)
+	}
+	must[Made](t)(s.rebuild(nil).Make(within(t)))
+	if v := must[*Verdict](t)(ReadVerdict(s.db.path, second.Info)); v == nil {
+		t.Error("a third took the verdict from whom it is for")
+	}
+}
+
+// What was refused and is gone on with has no verdict until it is adopted again.
+func TestAVerdictIsForgottenWhenItsFileIsGoneOnWith(t *testing.T) {
+	t.Parallel()
+	_, s := newTracker(t, 1, 20)
+	r := s.rebuild(nil)
+	made := must[Made](t)(r.Make(within(t)))
+	ok(t, r.conclude(Verdict{File: inode(made.Info)}, nil))
+	ok(t, r.putBack())
+	again := must[Made](t)(r.Make(within(t)))
+	if v := must[*Verdict](t)(ReadVerdict(s.db.path, again.Info)); !os.SameFile(made.Info, again.Info) || v != nil {
+		t.Errorf("made %+v again, with the verdict %+v", again, v)
+	}
+	ok(t, os.WriteFile(VerdictPath(s.db.path), nil, 0o600)) // as a power failure may leave it
+	ok(t, r.putBack())
+	must[Made](t)(r.Make(within(t)))
+}
+
 // edit changes a closed file.
 func editFile(t *testing.T, path, statement string) {
 	t.Helper()
@@ -281,12 +342,12 @@ func TestRefusedRebuildLeavesTheProjection(t *testing.T) {
 			t.Parallel()
 			c, s := newTracker(t, 2, 20)
 			before := must[fs.FileInfo](t)(os.Stat(s.db.path))
-			must[Made](t)(s.rebuild(nil).Make(within(t)))
+			made := must[Made](t)(s.rebuild(nil).Make(within(t)))
 			row.harm(t, s)
 
 			_, err := s.rebuild(nil).Adopt(within(t), s.db)
 			wantErr(t, err, row.want)
-			v := must[*Verdict](t)(ReadVerdict(s.db.path))
+			v := must[*Verdict](t)(ReadVerdict(s.db.path, made.Info))
 			if v == nil || !strings.Contains(v.Refused, row.says) || v.Differs != errors.Is(v.Err(), ErrDiffers) || v.Differs != errors.Is(err, ErrDiffers) {
 				t.Errorf("the verdict is %+v", v)
 			}
