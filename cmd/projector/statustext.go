@@ -67,6 +67,9 @@ func nodeLine(n *node.NodeStatus, labels map[string]string) string {
 		return line + "; it has no " + node.ProjectionFile
 	}
 	line += fmt.Sprintf("; %s: %s, -wal: %s", node.ProjectionFile, bytesText(n.ProjectionBytes), bytesText(n.WALBytes))
+	if n.Erasing {
+		line += "; it still has what was erased, until nobody reads there"
+	}
 	if !n.Current {
 		line += fmt.Sprintf("; it has schema version %d: only the jobtally that wrote it can read it", n.SchemaVersion)
 	}

@@ -46,6 +46,7 @@ type NodeStatus struct {
 	Current         bool         `json:"schema_current"` // whether this jobtally writes that version
 	ProjectionBytes int64        `json:"projection_bytes"`
 	WALBytes        int64        `json:"wal_bytes"`
+	Erasing         bool         `json:"erasing"`    // whether its files still have what was erased
 	Partitions      []FoldStatus `json:"partitions"` // empty without a projection, or with one of another version
 }
 
@@ -170,6 +171,7 @@ func (v *View) lookAtNode(dir string) (n NodeStatus, err error) {
 	}
 	path := filepath.Join(dir, ProjectionFile)
 	n.ProjectionBytes, n.WALBytes = size(path), size(path+"-wal")
+	n.Erasing = projections.Erasing(path)
 	if n.SchemaVersion, n.Current, err = projections.ReadVersion(path); err != nil {
 		return n, err
 	}

@@ -188,6 +188,19 @@ func TestStatusTellsByLooking(t *testing.T) {
 	if p := s.Partitions[0]; p.RequestBytes == 0 || p.DecisionBytes == 0 || s.Nodes[0].ProjectionBytes == 0 || s.Nodes[0].WALBytes == 0 {
 		t.Errorf("sizes: %+v, %+v", p, s.Nodes[0])
 	}
+	if s.Nodes[0].Erasing {
+		t.Error("it has nothing that was erased")
+	}
+	marker := filepath.Join(dir, node.ProjectionFile+"-erasing")
+	if err := os.WriteFile(marker, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s = mustLook(t, v); !s.Nodes[0].Erasing {
+		t.Error("it still has what was erased")
+	}
+	if err := os.Remove(marker); err != nil {
+		t.Fatal(err)
+	}
 
 	remove(t, e.url, "REQUESTS_0", "3")
 	if s = mustLook(t, v); !strings.Contains(s.Partitions[0].Stuck, "request 0-3 was removed") {

@@ -27,6 +27,10 @@ const (
 // erasingSuffix is that of a file that is there from before rows are erased until the projection is scrubbed.
 const erasingSuffix = "-erasing"
 
+// Erasing says whether the files of the projection at path still have what was erased. A reader may hold its log, or
+// somebody what a rebuild left: it is tried again each second, and at the next start.
+func Erasing(path string) bool { return exists(path + erasingSuffix) }
+
 func (db *DB) erasingPath() string { return db.path + erasingSuffix }
 
 func (db *DB) markErasing() error {
