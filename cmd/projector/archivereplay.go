@@ -41,14 +41,7 @@ func (c *archiveReplayCmd) Run(s *session) (err error) {
 	}
 	r := &replaying{query: query{account: c.Account}, began: time.Now(), progress: out.progress, printer: newPrinter(c.Format, out, out.width)}
 	r.source = r.counted(set.Source())
-	err = r.run(s.ctx)
-	if s.ctx.Err() != nil {
-		return errors.New("interrupted: " + out.unfinished())
-	}
-	if err != nil {
-		return err
-	}
-	if err := out.commit(); err != nil {
+	if err := r.printTo(s.ctx, out); err != nil {
 		return err
 	}
 	if _, err := fmt.Fprintf(s.stderr, "%s printed\n", count(r.printed, "pair")); err != nil {

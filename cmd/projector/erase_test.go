@@ -6,37 +6,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strings"
-	"syscall"
 	"testing"
-	"unsafe"
 
 	"jobtally/internal/cli"
 	"jobtally/internal/node"
 )
-
-// terminalPair returns the two ends of a pseudo-terminal: the operator's, and the command's.
-func terminalPair(t *testing.T) (operator, command *os.File) {
-	t.Helper()
-	operator, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
-		t.Skip("there are no terminals here:", err)
-	}
-	t.Cleanup(func() { operator.Close() })
-	var number, locked uint32
-	for request, argument := range map[uintptr]*uint32{syscall.TIOCSPTLCK: &locked, syscall.TIOCGPTN: &number} {
-		if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, operator.Fd(), request, uintptr(unsafe.Pointer(argument))); errno != 0 {
-			t.Fatal(errno)
-		}
-	}
-	command, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { command.Close() })
-	return operator, command
-}
 
 // TestEraseAsksForTheNameOnATerminal has an operator type something else, leave, and type the name.
 func TestEraseAsksForTheNameOnATerminal(t *testing.T) {
@@ -44,7 +19,7 @@ func TestEraseAsksForTheNameOnATerminal(t *testing.T) {
 	p, _ := service(t, "--data", data)
 	mustOperate(t, "account", "open", "anna", "--data", data)
 	ask := func(ctx context.Context, typed string, meanwhile func()) (stdout, stderr string, err error) {
-		operator, command := terminalPair(t)
+		operator, command := pty(t, 24, 80)
 		var out, errs strings.Builder
 		if _, err := io.WriteString(operator, typed); err != nil {
 			t.Fatal(err)

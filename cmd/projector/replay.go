@@ -43,18 +43,23 @@ func (c *replayCmd) Run(s *session) (err error) {
 	defer func() { err = errors.Join(err, o.Close()) }()
 	r := &replaying{query: q, began: time.Now(), progress: out.progress, printer: newPrinter(c.Format, out, out.width)}
 	r.source = r.counted(ledgerSource(o.Ledger))
-	err = r.run(s.ctx)
-	if s.ctx.Err() != nil {
+	if err := r.printTo(s.ctx, out); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(s.stderr, r.summary())
+	return err
+}
+
+// printTo prints to an output, which is there when it is complete.
+func (r *replaying) printTo(ctx context.Context, out *output) error {
+	err := r.run(ctx)
+	if ctx.Err() != nil {
 		return errors.New("interrupted: " + out.unfinished())
 	}
 	if err != nil {
 		return err
 	}
-	if err := out.commit(); err != nil {
-		return err
-	}
-	_, err = fmt.Fprintln(s.stderr, r.summary())
-	return err
+	return out.commit()
 }
 
 func ledgerSource(l *ledger.Ledger) replay.Source {

@@ -20,6 +20,11 @@ func Inspect(ctx context.Context, cfg Config) (*Operator, error) {
 	if err != nil {
 		return nil, err
 	}
+	return openAlone(ctx, cfg, unlock)
+}
+
+// openAlone opens the ledger of a data directory that was taken, without projectors.
+func openAlone(ctx context.Context, cfg Config, unlock func() error) (*Operator, error) {
 	cfg.operator = true
 	n := &Node{closers: []func() error{unlock}}
 	if err := n.openLedger(ctx, cfg); err != nil {

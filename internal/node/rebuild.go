@@ -86,12 +86,7 @@ func openRebuild(ctx context.Context, cfg Config) (*Operator, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.operator = true
-	n := &Node{closers: []func() error{unlock}}
-	if err := n.openLedger(ctx, cfg); err != nil {
-		return nil, errors.Join(err, n.Close())
-	}
-	return &Operator{Ledger: n.Ledger, close: n.Close}, nil
+	return openAlone(ctx, cfg, unlock)
 }
 
 // isOfNode says whether a data directory has what a node or a rebuild leaves there: a mistyped name must not get a projection.
