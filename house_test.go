@@ -24,18 +24,21 @@ var house = map[string]struct {
 	inside []string
 	alone  string
 }{
-	"cmd/api":              {inside: []string{"internal/cli", "internal/events", "internal/http", "internal/node", "internal/token"}},
-	"cmd/projector":        {inside: []string{"internal/archive", "internal/capture", "internal/cli", "internal/events", "internal/ledger", "internal/node", "internal/projections", "internal/replay", "internal/token"}},
-	"internal/cli":         {alone: "github.com/alecthomas/kong"},
-	"internal/node":        {inside: []string{"internal/capture", "internal/events", "internal/ledger", "internal/projections", "internal/replay"}},
-	"internal/http":        {inside: []string{"internal/capture", "internal/events", "internal/token"}, alone: "github.com/labstack/echo"},
-	"internal/projections": {inside: []string{"internal/capture", "internal/events"}, alone: "github.com/mattn/go-sqlite3"},
-	"internal/ledger":      {inside: []string{"internal/events"}, alone: "github.com/nats-io/"},
-	"internal/archive":     {inside: []string{"internal/capture", "internal/events", "internal/replay"}},
-	"internal/replay":      {inside: []string{"internal/capture", "internal/events"}},
-	"internal/capture":     {inside: []string{"internal/events"}},
-	"internal/token":       {inside: []string{"internal/events"}},
-	"internal/events":      {},
+	"cmd/api":               {inside: []string{"internal/cli", "internal/events", "internal/http", "internal/node", "internal/token"}},
+	"cmd/projector":         {inside: []string{"internal/archive", "internal/capture", "internal/cli", "internal/events", "internal/ledger", "internal/node", "internal/projections", "internal/replay", "internal/token"}},
+	"internal/cli":          {alone: "github.com/alecthomas/kong"},
+	"internal/node":         {inside: []string{"internal/capture", "internal/events", "internal/ledger", "internal/projections", "internal/replay"}},
+	"internal/http":         {inside: []string{"docs", "internal/capture", "internal/contract", "internal/events", "internal/token"}, alone: "github.com/labstack/echo"},
+	"internal/contract":     {},
+	"internal/contracttest": {inside: []string{"docs", "internal/contract"}, alone: "github.com/santhosh-tekuri/jsonschema"},
+	"docs":                  {},
+	"internal/projections":  {inside: []string{"internal/capture", "internal/events"}, alone: "github.com/mattn/go-sqlite3"},
+	"internal/ledger":       {inside: []string{"internal/events"}, alone: "github.com/nats-io/"},
+	"internal/archive":      {inside: []string{"internal/capture", "internal/events", "internal/replay"}},
+	"internal/replay":       {inside: []string{"internal/capture", "internal/events"}},
+	"internal/capture":      {inside: []string{"internal/events"}},
+	"internal/token":        {inside: []string{"internal/events"}},
+	"internal/events":       {},
 }
 
 // pure are the packages that import the standard library only.
@@ -49,7 +52,7 @@ type listed struct {
 
 func packages(t *testing.T) (packages []listed) {
 	t.Helper()
-	out, err := exec.Command("go", "list", "-json=ImportPath,Name,Imports", "./cmd/...", "./internal/...").Output()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Name,Imports", "./cmd/...", "./docs", "./internal/...").Output()
 	if err != nil {
 		t.Fatal(err)
 	}

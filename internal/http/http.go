@@ -9,6 +9,7 @@ import (
 	"context"
 	"log/slog"
 	nethttp "net/http"
+	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -102,7 +103,7 @@ func NewServer(cfg Config) *nethttp.Server {
 // NewHandler returns the API: every route, and a problem for whatever is no route.
 func NewHandler(cfg Config) nethttp.Handler {
 	cfg = cfg.withDefaults()
-	a := &api{backend: cfg.Backend, now: cfg.Now, log: cfg.Log, replays: make(chan struct{}, maxReplays)}
+	a := &api{backend: cfg.Backend, now: cfg.Now, log: cfg.Log, replays: make(chan struct{}, maxReplays), page: sync.OnceValues(makePage)}
 	e := echo.New()
 	e.HideBanner, e.HidePort = true, true
 	e.IPExtractor = echo.ExtractIPDirect()
@@ -131,6 +132,7 @@ type api struct {
 	now     func() time.Time
 	log     *slog.Logger
 	replays chan struct{} // holds one for each replay under way
+	page    func() (page, error)
 }
 
 func (a *api) route(e *echo.Echo) {
@@ -147,4 +149,6 @@ func (a *api) route(e *echo.Echo) {
 	e.DELETE("/api/admin/accounts/:"+accountParam, a.folding(a.administered(a.deleteAccount)))
 	get("/livez", a.getLive)
 	get("/readyz", a.getReady)
+	get(contractPath, a.getContract)
+	get(docsPath, a.getDocs)
 }
