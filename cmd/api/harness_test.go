@@ -118,7 +118,9 @@ var listening = regexp.MustCompile(`msg=listening addr=(\S+)`)
 func (s *service) attach(t *testing.T) {
 	t.Helper()
 	s.url = "http://" + s.wait(t, &s.stderr, listening)[1]
-	s.http = &http.Client{Timeout: patience, Transport: &http.Transport{MaxIdleConnsPerHost: 256, ExpectContinueTimeout: patience}}
+	s.http = &http.Client{Timeout: patience, Transport: byContract{
+		t, &http.Transport{MaxIdleConnsPerHost: 256, ExpectContinueTimeout: patience},
+	}}
 	text, err := os.ReadFile(tokenFile(s.data))
 	if err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"context"
 	"log/slog"
 	nethttp "net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -120,9 +121,19 @@ func NewHandler(cfg Config) nethttp.Handler {
 	e.HideBanner, e.HidePort = true, true
 	e.IPExtractor = echo.ExtractIPDirect()
 	e.HTTPErrorHandler = a.handleError
-	e.Use(a.edge, crossOrigin)
+	e.Use(a.edge, crossOrigin, exact)
 	a.route(e)
 	return e
+}
+
+// exact answers that nothing is there when a path has more parts than its route: echo takes them all for the last parameter.
+func exact(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		if strings.Count(c.Request().URL.EscapedPath(), "/") != strings.Count(c.Path(), "/") {
+			return newProblem(codeNotFound, "")
+		}
+		return next(c)
+	}
 }
 
 func (cfg Config) withDefaults() Config {
