@@ -14,6 +14,9 @@ import (
 // CheckRequest returns what in a request is not as the contract says, or nil. Headers that it does not know are fine.
 func (c *Checker) CheckRequest(o *contract.Operation, x *Exchange) error {
 	query, err := url.ParseQuery(x.Request.URL.RawQuery)
+	if takesNoQuery(o) {
+		query, err = nil, nil
+	}
 	if err != nil {
 		return err
 	}
@@ -37,6 +40,11 @@ func (c *Checker) CheckRequest(o *contract.Operation, x *Exchange) error {
 		return fmt.Errorf("parameter %s is not in the contract", name)
 	}
 	return c.checkRequestBody(o, x)
+}
+
+// takesNoQuery says whether an operation ignores what is in a query.
+func takesNoQuery(o *contract.Operation) bool {
+	return o.Method == http.MethodGet && !slices.ContainsFunc(o.Parameters, func(p contract.Parameter) bool { return p.In == "query" })
 }
 
 func (c *Checker) checkParameter(p contract.Parameter, values []string) error {
