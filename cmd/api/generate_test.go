@@ -26,7 +26,7 @@ func (g *generator) chance(percent int) bool { return g.IntN(100) < percent }
 // value returns a value that the schema allows, as far as its keywords are known here.
 func (g *generator) value(s *contract.Schema) any {
 	switch known := g.known[s.Name]; {
-	case len(known) > 0 && g.chance(80):
+	case len(known) > 0:
 		return g.one(known)
 	case len(s.Enum) > 0:
 		return s.Enum[g.IntN(len(s.Enum))]
@@ -90,15 +90,16 @@ func (g *generator) integer(s *contract.Schema) any {
 	return least + g.Int64N(most-least+1)
 }
 
-// length returns a length within bounds: mostly a small one, at times one of the bounds.
+// length returns a length within bounds: mostly a small one, at times one of the bounds, and seldom one that takes long.
 func (g *generator) length(least, most int) int {
-	switch g.IntN(12) {
-	case 0:
-		return least
-	case 1:
+	const short, long = 12, 512
+	switch n := g.IntN(200); {
+	case n == 0, n < short && most < long:
 		return most
+	case n < 2*short:
+		return least
 	}
-	return least + g.IntN(min(most-least, 12)+1)
+	return least + g.IntN(min(most-least, short)+1)
 }
 
 var alphabets = []string{
@@ -228,7 +229,7 @@ func (g *generator) spoilText(text []byte) []byte {
 	case 5:
 		return slices.Concat([]byte(" \n\t"), text, []byte("\r\n "))
 	case 6:
-		return []byte(`{"notes":"` + strings.Repeat("n", 1<<g.IntN(20)) + `"}`)
+		return []byte(`{"notes":"` + strings.Repeat("n", 1<<g.IntN(19)) + `"}`)
 	case 7:
 		return nil
 	}
