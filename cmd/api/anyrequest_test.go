@@ -324,7 +324,9 @@ func (d *driver) judgeHonest(o *contract.Operation, x *contracttest.Exchange) er
 	if x.Status != http.StatusBadRequest && x.Status != http.StatusUnsupportedMediaType && x.Status != http.StatusRequestEntityTooLarge {
 		return nil
 	}
-	var problem struct{ Errors []struct{ Field, Detail string } }
+	var problem struct {
+		Errors []struct{ Field, Detail string }
+	}
 	if err := json.Unmarshal(x.Body, &problem); err != nil {
 		return err
 	}
