@@ -258,7 +258,7 @@ func (d *driver) distort(r *drawn) {
 		r.path = d.one([]string{"/", "/api", "/api/", "//api/jobs", "/API/jobs", "/api/jobs//quota", "/api/./jobs/quota", "/api/jobs/../jobs/quota", "/%61pi/jobs/quota"})
 	case 3:
 		r.path += d.one([]string{"%zz", "%", "%1", "/%e"})
-		r.body = nil // which the server would not read
+		r.body, r.header = nil, http.Header{} // the server reads no further, and closes: what is on its way breaks the answer off
 	case 4:
 		name := d.one([]string{"Prefer", "If-None-Match", "If-Match", "X-Request-Id", "Idempotency-Key", "Traceparent", "Accept", "Expect", "Range", "Authorization"})
 		r.header[http.CanonicalHeaderKey(name)] = []string{headerText(d.one(strange)), headerText(d.one(strange))}
