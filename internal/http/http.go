@@ -7,8 +7,10 @@ package http
 
 import (
 	"context"
+	"log"
 	"log/slog"
 	nethttp "net/http"
+	"net/netip"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -72,6 +74,10 @@ type Config struct {
 	// Log hears of failures at Error, of answers with a 5xx status other than 503 at Warn, and of all others at Debug.
 	// Default: nowhere.
 	Log *slog.Logger
+	// Limits bound what one client may take. Default: none.
+	Limits Limits
+	// TrustedProxies are the networks of the proxies whose X-Forwarded-For is believed. Default: none is.
+	TrustedProxies []netip.Prefix
 }
 
 // The time-outs of a server. The reading one covers the wait for a decision too: when it passes, net/http cancels
@@ -83,6 +89,9 @@ const (
 	writeTimeout      = readTimeout + 15*time.Second
 	idleTimeout       = 2 * time.Minute
 	maxHeaderBytes    = 32 << 10
+	// Of HTTP/2: the requests at once on a connection, and how long nothing comes until a peer is asked whether it is there.
+	maxStreams = 100
+	pingAfter  = 30 * time.Second
 )
 
 // NewServer returns a server of the API with time-outs that fit its waits. Address and listener are the caller's.
@@ -95,19 +104,25 @@ func NewServer(cfg Config) *nethttp.Server {
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(cfg.Log.Handler(), slog.LevelWarn),
+		HTTP2:             &nethttp.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: pingAfter, WriteByteTimeout: writeTimeout},
+		ErrorLog:          log.New(serverLog{cfg.Log}, "", 0),
 	}
 }
 
 // NewHandler returns the API: every route, and a problem for whatever is no route.
 func NewHandler(cfg Config) nethttp.Handler {
 	cfg = cfg.withDefaults()
-	a := &api{backend: cfg.Backend, now: cfg.Now, log: cfg.Log, replays: make(chan struct{}, maxReplays)}
+	a := &api{
+		backend: cfg.Backend, now: cfg.Now, log: cfg.Log, replays: make(chan struct{}, maxReplays),
+		proxies: cfg.TrustedProxies, limitLoopback: cfg.Limits.Loopback,
+		byAddress: newGate[netip.Addr](cfg.Limits.RequestsPerSecondPerAddress, cfg.Limits.RequestsAtOncePerAddress),
+		byToken:   newGate[events.Digest](cfg.Limits.RequestsPerSecond, cfg.Limits.RequestsAtOnce),
+	}
 	e := echo.New()
 	e.HideBanner, e.HidePort = true, true
 	e.IPExtractor = echo.ExtractIPDirect()
 	e.HTTPErrorHandler = a.handleError
-	e.Use(a.edge, crossOrigin)
+	e.Use(a.edge, crossOrigin, a.limited, tokenFree)
 	a.route(e)
 	return e
 }
@@ -131,6 +146,11 @@ type api struct {
 	now     func() time.Time
 	log     *slog.Logger
 	replays chan struct{} // holds one for each replay under way
+
+	proxies       networks
+	limitLoopback bool
+	byAddress     *gate[netip.Addr]
+	byToken       *gate[events.Digest]
 }
 
 func (a *api) route(e *echo.Echo) {

@@ -1,0 +1,76 @@
+package http
+
+import (
+	"errors"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"jobtally/internal/capture"
+)
+
+// Limits bound what one client may take of the API. A client is a token, and also where it calls from: an IPv4 address, or
+// an IPv6 network of 64 bits. 0 is no limit.
+type Limits struct {
+	// Requests a second, on the average of ten seconds.
+	RequestsPerSecond, RequestsPerSecondPerAddress uint
+	// Requests that are being answered at the same time.
+	RequestsAtOnce, RequestsAtOncePerAddress uint
+	// Connections that are open at the same time, for LimitConnections.
+	Connections, ConnectionsPerAddress uint
+	// Loopback says whether clients on this machine are held to all but Connections too.
+	Loopback bool
+}
+
+// failureCost is what a failed authentication takes of what an address may send, in requests: whoever guesses tokens, or
+// goes on with one that is revoked, is slowed down to a twentieth.
+const failureCost = 20
+
+// limited admits a call by where it comes from, before anything of it is looked at.
+func (a *api) limited(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		if a.spares(c) {
+			return next(c)
+		}
+		visitor, err := a.byAddress.enter(clientOf(callOf(c).address))
+		if err != nil {
+			return err
+		}
+		cost := 0
+		defer func() { a.byAddress.leave(visitor, cost) }()
+		err = next(c)
+		if failedAuthentication(err) {
+			cost = failureCost - 1
+		}
+		return err
+	}
+}
+
+// admitted calls next for a token that is known, unless there are too many requests of it.
+func (a *api) admitted(c echo.Context, held capture.Token, next func(echo.Context, capture.Token) error) error {
+	if a.spares(c) {
+		return next(c, held)
+	}
+	visitor, err := a.byToken.enter(held.SecretHash)
+	if err != nil {
+		return err
+	}
+	defer a.byToken.leave(visitor, 0)
+	return next(c, held)
+}
+
+// spares says whether a call is not held to the limits.
+func (a *api) spares(c echo.Context) bool { return !a.limitLoopback && callOf(c).address.IsLoopback() }
+
+// failedAuthentication says whether a call failed because its token is not good. Who sends none guesses none.
+func failedAuthentication(err error) bool {
+	var p *problem
+	return errors.As(err, &p) && p.Status == kinds[codeTokenUnknown].status && p.Code != codeTokenMissing
+}
+
+// tooMany returns the problem of a client that has to wait.
+func tooMany(of code, wait time.Duration) *problem {
+	p := newProblem(of, "")
+	p.retryAfter = wait
+	return p
+}
