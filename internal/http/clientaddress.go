@@ -21,7 +21,7 @@ func (n networks) contain(address netip.Addr) bool {
 // ends the search: then it is the nearest proxy that is known.
 func (n networks) clientAddress(r *nethttp.Request) netip.Addr {
 	client := addressOf(r.RemoteAddr)
-	if len(n) == 0 || !n.contain(client) {
+	if !n.forwarded(r) {
 		return client
 	}
 	for _, line := range slices.Backward(r.Header[headerForwardedFor]) {
@@ -38,6 +38,11 @@ func (n networks) clientAddress(r *nethttp.Request) netip.Addr {
 		}
 	}
 	return client
+}
+
+// forwarded says whether a trusted proxy tells where a call comes from.
+func (n networks) forwarded(r *nethttp.Request) bool {
+	return len(n) > 0 && len(r.Header[headerForwardedFor]) > 0 && n.contain(addressOf(r.RemoteAddr))
 }
 
 // cutLast takes the last entry off a list.

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	nethttp "net/http"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -140,7 +141,7 @@ func (cfg Config) withDefaults() Config {
 	return cfg
 }
 
-// api holds what the handlers share. Nothing in it changes after NewHandler.
+// api holds what the handlers share. Nothing in it changes after NewHandler but what the gates remember.
 type api struct {
 	backend Backend
 	now     func() time.Time
@@ -151,6 +152,7 @@ type api struct {
 	limitLoopback bool
 	byAddress     *gate[netip.Addr]
 	byToken       *gate[events.Digest]
+	proxyWarning  sync.Once
 }
 
 func (a *api) route(e *echo.Echo) {

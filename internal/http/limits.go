@@ -30,6 +30,7 @@ const failureCost = 20
 func (a *api) limited(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		if a.spares(c) {
+			a.warnOfProxy(c)
 			return next(c)
 		}
 		visitor, err := a.byAddress.enter(clientOf(callOf(c).address))
@@ -59,8 +60,22 @@ func (a *api) admitted(c echo.Context, held capture.Token, next func(echo.Contex
 	return next(c, held)
 }
 
-// spares says whether a call is not held to the limits.
-func (a *api) spares(c echo.Context) bool { return !a.limitLoopback && callOf(c).address.IsLoopback() }
+// spares says whether a call is not held to the limits: it comes from this machine, and no proxy had to say so, for one that
+// passes on what clients write would let anybody be spared.
+func (a *api) spares(c echo.Context) bool {
+	return !a.limitLoopback && callOf(c).address.IsLoopback() && !a.proxies.forwarded(c.Request())
+}
+
+// warnOfProxy tells once that calls which nothing limits come from elsewhere, by a proxy on this machine that is not trusted.
+func (a *api) warnOfProxy(c echo.Context) {
+	if len(c.Request().Header[headerForwardedFor]) == 0 {
+		return
+	}
+	a.proxyWarning.Do(func() {
+		a.log.Warn("a proxy on this machine is not trusted, and so its clients are not limited; see --trusted-proxies",
+			"address", callOf(c).address.String())
+	})
+}
 
 // failedAuthentication says whether a call failed because its token is not good. Who sends none guesses none.
 func failedAuthentication(err error) bool {

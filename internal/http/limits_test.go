@@ -100,6 +100,10 @@ func TestRequestsBehindAProxyAreThoseOfItsClients(t *testing.T) {
 	n.get(proxy, n.anna.Reveal(), "X-Forwarded-For: 127.0.0.1, "+home).wantsProblem(t, codeRateLimited)
 	n.get(home, n.anna.Reveal()).wantsProblem(t, codeRateLimited)
 	n.get(proxy, n.anna.Reveal(), "X-Forwarded-For: "+away).wants(t, 200, `{"used":0…`)
+	for range 10 { // a proxy that passes on what clients write
+		n.get(proxy, n.anna.Reveal(), "X-Forwarded-For: 127.0.0.1").wants(t, 200, `{"used":0…`)
+	}
+	n.get(proxy, n.anna.Reveal(), "X-Forwarded-For: 127.0.0.1").wantsProblem(t, codeRateLimited)
 	if !strings.Contains(n.log.String(), `"address":"203.0.113.9"`) || strings.Contains(n.log.String(), `"address":"10.0.0.1"`) {
 		t.Errorf("the log has other addresses:\n%s", n.log.String())
 	}
@@ -195,6 +199,23 @@ func TestLoopbackIsLimitedWhereTheLimitsSaySo(t *testing.T) {
 		n.get(loopback, n.anna.Reveal()).wants(t, 200, `{"used":0…`)
 	}
 	n.get(loopback, n.anna.Reveal()).wantsProblem(t, codeRateLimited)
+}
+
+func TestAProxyThatIsNotNamedIsWarnedOf(t *testing.T) {
+	n := newLimitedNode(t, Limits{})
+	const warning = `"msg":"a proxy on this machine is not trusted, and so its clients are not limited; see --trusted-proxies"`
+	n.get(loopback, n.anna.Reveal())
+	n.get(home, n.anna.Reveal(), "X-Forwarded-For: "+away)
+	n.get("10.0.0.1", n.anna.Reveal(), "X-Forwarded-For: "+loopback) // a call of the proxy's own machine
+	if strings.Contains(n.log.String(), warning) {
+		t.Errorf("warned without a reason:\n%s", n.log.String())
+	}
+	for range 3 {
+		n.get(loopback, n.anna.Reveal(), "X-Forwarded-For: "+away)
+	}
+	if strings.Count(n.log.String(), warning) != 1 {
+		t.Errorf("not warned once:\n%s", n.log.String())
+	}
 }
 
 func BenchmarkLimited(b *testing.B) {
