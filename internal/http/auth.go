@@ -47,7 +47,7 @@ func (a *api) identified(next func(echo.Context, capture.Token) error) echo.Hand
 			return err
 		}
 		callOf(c).account = held.Account
-		return a.admitted(c, held, next)
+		return a.limits.admitted(c, held, next)
 	}
 }
 

@@ -39,9 +39,8 @@ const (
 func (a *api) edge(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		started := time.Now() // measures the duration only
-		k := &call{
-			now: a.now().UTC().Truncate(time.Millisecond), id: requestID(c.Request().Header), address: a.proxies.clientAddress(c.Request()),
-		}
+		k := &call{now: a.now().UTC().Truncate(time.Millisecond), id: requestID(c.Request().Header)}
+		k.address = a.limits.proxies.clientAddress(c.Request())
 		c.Set(callKey, k)
 		header := c.Response().Header()
 		secure(header, c.Request().TLS != nil)

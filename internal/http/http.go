@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	nethttp "net/http"
 	"net/netip"
-	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -125,17 +124,14 @@ func NewServer(cfg Config) *nethttp.Server {
 // NewHandler returns the API: every route, and a problem for whatever is no route.
 func NewHandler(cfg Config) nethttp.Handler {
 	cfg = cfg.withDefaults()
-	a := &api{
-		backend: cfg.Backend, now: cfg.Now, log: cfg.Log, replays: make(chan struct{}, maxReplays),
-		proxies: cfg.TrustedProxies, limitLoopback: cfg.Limits.Loopback,
-		byAddress: newGate[netip.Addr](cfg.Limits.RequestsPerSecondPerAddress, cfg.Limits.RequestsAtOncePerAddress),
-		byToken:   newGate[events.Digest](cfg.Limits.RequestsPerSecond, cfg.Limits.RequestsAtOnce),
-	}
+	a := &api{backend: cfg.Backend, now: cfg.Now, log: cfg.Log, replays: make(chan struct{}, maxReplays)}
+	a.limits = newLimiter(cfg)
 	e := echo.New()
 	e.HideBanner, e.HidePort = true, true
 	e.IPExtractor = echo.ExtractIPDirect()
 	e.HTTPErrorHandler = a.handleError
-	e.Use(a.edge, crossOrigin, a.limited, tokenFree)
+	e.Use(a.edge, crossOrigin)
+	e.Use(a.limits.limited, tokenFree)
 	a.route(e)
 	return e
 }
@@ -153,18 +149,13 @@ func (cfg Config) withDefaults() Config {
 	return cfg
 }
 
-// api holds what the handlers share. Nothing in it changes after NewHandler but what the gates remember.
+// api holds what the handlers share. Nothing in it changes after NewHandler but what the limiter remembers.
 type api struct {
 	backend Backend
 	now     func() time.Time
 	log     *slog.Logger
 	replays chan struct{} // holds one for each replay under way
-
-	proxies       networks
-	limitLoopback bool
-	byAddress     *gate[netip.Addr]
-	byToken       *gate[events.Digest]
-	proxyWarning  sync.Once
+	limits  *limiter
 }
 
 func (a *api) route(e *echo.Echo) {

@@ -2,11 +2,15 @@ package http
 
 import (
 	"errors"
+	"log/slog"
+	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
 
 	"jobtally/internal/capture"
+	"jobtally/internal/events"
 )
 
 // Limits bound what one client may take of the API. A client is a token, and also where it calls from: an IPv4 address, or
@@ -22,23 +26,41 @@ type Limits struct {
 	Loopback bool
 }
 
+// limiter holds calls to the limits, and remembers who made them.
+type limiter struct {
+	proxies      networks
+	loopback     bool // whether clients on this machine are limited
+	byAddress    *gate[netip.Addr]
+	byToken      *gate[events.Digest] // by the hash that a token has been found to match
+	log          *slog.Logger
+	proxyWarning sync.Once
+}
+
+func newLimiter(cfg Config) *limiter {
+	return &limiter{
+		proxies: cfg.TrustedProxies, loopback: cfg.Limits.Loopback, log: cfg.Log,
+		byAddress: newGate[netip.Addr](cfg.Limits.RequestsPerSecondPerAddress, cfg.Limits.RequestsAtOncePerAddress),
+		byToken:   newGate[events.Digest](cfg.Limits.RequestsPerSecond, cfg.Limits.RequestsAtOnce),
+	}
+}
+
 // failureCost is what a failed authentication takes of what an address may send, in requests: whoever guesses tokens, or
 // goes on with one that is revoked, is slowed down to a twentieth.
 const failureCost = 20
 
 // limited admits a call by where it comes from, before anything of it is looked at.
-func (a *api) limited(next echo.HandlerFunc) echo.HandlerFunc {
+func (l *limiter) limited(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		if a.spares(c) {
-			a.warnOfProxy(c)
+		if l.spares(c) {
+			l.warnOfProxy(c)
 			return next(c)
 		}
-		visitor, err := a.byAddress.enter(clientOf(callOf(c).address))
+		visitor, err := l.byAddress.enter(clientOf(callOf(c).address))
 		if err != nil {
 			return err
 		}
 		cost := 0
-		defer func() { a.byAddress.leave(visitor, cost) }()
+		defer func() { l.byAddress.leave(visitor, cost) }()
 		err = next(c)
 		if failedAuthentication(err) {
 			cost = failureCost - 1
@@ -48,31 +70,31 @@ func (a *api) limited(next echo.HandlerFunc) echo.HandlerFunc {
 }
 
 // admitted calls next for a token that is known, unless there are too many requests of it.
-func (a *api) admitted(c echo.Context, held capture.Token, next func(echo.Context, capture.Token) error) error {
-	if a.spares(c) {
+func (l *limiter) admitted(c echo.Context, held capture.Token, next func(echo.Context, capture.Token) error) error {
+	if l.spares(c) {
 		return next(c, held)
 	}
-	visitor, err := a.byToken.enter(held.SecretHash)
+	visitor, err := l.byToken.enter(held.SecretHash)
 	if err != nil {
 		return err
 	}
-	defer a.byToken.leave(visitor, 0)
+	defer l.byToken.leave(visitor, 0)
 	return next(c, held)
 }
 
 // spares says whether a call is not held to the limits: it comes from this machine, and no proxy had to say so, for one that
 // passes on what clients write would let anybody be spared.
-func (a *api) spares(c echo.Context) bool {
-	return !a.limitLoopback && callOf(c).address.IsLoopback() && !a.proxies.forwarded(c.Request())
+func (l *limiter) spares(c echo.Context) bool {
+	return !l.loopback && callOf(c).address.IsLoopback() && !l.proxies.forwarded(c.Request())
 }
 
 // warnOfProxy tells once that calls which nothing limits come from elsewhere, by a proxy on this machine that is not trusted.
-func (a *api) warnOfProxy(c echo.Context) {
+func (l *limiter) warnOfProxy(c echo.Context) {
 	if len(c.Request().Header[headerForwardedFor]) == 0 {
 		return
 	}
-	a.proxyWarning.Do(func() {
-		a.log.Warn("a proxy on this machine is not trusted, and so its clients are not limited; see --trusted-proxies",
+	l.proxyWarning.Do(func() {
+		l.log.Warn("a proxy on this machine is not trusted, and so its clients are not limited; see --trusted-proxies",
 			"address", callOf(c).address.String())
 	})
 }
