@@ -61,3 +61,24 @@ func TestOneHostOfIPv6IsOneClient(t *testing.T) {
 		t.Errorf("no address is client %s", got)
 	}
 }
+
+// Whatever a header says, only a trusted peer is believed, and it names a proxy only when it names nobody else.
+func FuzzClientAddress(f *testing.F) {
+	proxies := networks{netip.MustParsePrefix("10.0.0.0/8")}
+	for _, seed := range []string{"203.0.113.9", "127.0.0.1, 203.0.113.9,10.0.0.2", ",", "[2001:db8::1]:80, 10.0.0.1", "::ffff:10.0.0.1"} {
+		f.Add("10.0.0.1:1", seed)
+		f.Add("192.0.2.1:1", seed)
+	}
+	f.Fuzz(func(t *testing.T, peer, forwarded string) {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.RemoteAddr, r.Header[headerForwardedFor] = peer, []string{forwarded}
+		got, from := proxies.clientAddress(r), addressOf(peer)
+		last := addressOf(strings.Trim(forwarded[strings.LastIndexByte(forwarded, ',')+1:], " \t"))
+		switch {
+		case !proxies.contain(from) && got != from:
+			t.Errorf("%s is believed that it calls for %s", from, got)
+		case proxies.contain(from) && last.IsValid() && !proxies.contain(last) && got != last:
+			t.Errorf("%s for %s is taken for %s", from, last, got)
+		}
+	})
+}

@@ -3,6 +3,9 @@ package http
 import (
 	"errors"
 	"net/netip"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -137,5 +140,40 @@ func TestGateRemembersABoundedNumberOfClients(t *testing.T) {
 	}
 	if admitted, _ := w.passes(addressNumber(1), 20); admitted != 10 {
 		t.Error("the first one is remembered")
+	}
+}
+
+func TestGateIsExactForManyAtOnce(t *testing.T) {
+	w := newWatched(1, 3)
+	w.maxIdle = 4
+	var inside [8]atomic.Int32
+	var admitted atomic.Int32
+	var done sync.WaitGroup
+	for worker := range 64 {
+		done.Go(func() {
+			for i := range 200 {
+				n := (worker + i) % len(inside)
+				v, err := w.enter(addressNumber(n))
+				if err != nil {
+					continue
+				}
+				admitted.Add(1)
+				if now := inside[n].Add(1); now > 3 {
+					t.Errorf("%d requests of one client are under way", now)
+				}
+				runtime.Gosched()
+				inside[n].Add(-1)
+				w.leave(v, 0)
+			}
+		})
+	}
+	done.Wait()
+	if len(w.clients) != w.maxIdle || w.idle.Len() != w.maxIdle || admitted.Load() < int32(10*len(inside)) {
+		t.Errorf("%d clients, %d idle, %d admitted", len(w.clients), w.idle.Len(), admitted.Load())
+	}
+	for _, v := range w.clients {
+		if v.underWay != 0 || v.idle == nil {
+			t.Errorf("left behind: %+v", v)
+		}
 	}
 }
