@@ -6,7 +6,7 @@ DIR ?= ./demo-months
 
 .DEFAULT_GOAL := help
 
-.PHONY: help run demo-months build test test-kills fuzz bench lint lint-api test-tools clean
+.PHONY: help run demo-months build test test-kills fuzz bench lint lint-api vuln test-tools clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
@@ -44,8 +44,14 @@ lint-api: ## Check docs/openapi.yaml with the linter of Redocly
 	REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true \
 	  npx --yes @redocly/cli@2.77.0 lint --format=stylish docs/openapi.yaml
 
+vuln: ## Look the code up in the Go vulnerability database, which has to be reached
+	@.ci/vuln
+
 bin/staticcheck: tools/go.mod
 	$(GO) -C tools build -o ../$@ honnef.co/go/tools/cmd/staticcheck
+
+bin/govulncheck: tools/go.mod
+	$(GO) -C tools build -o ../$@ golang.org/x/vuln/cmd/govulncheck
 
 # The end-to-end tests run the clients that users have: curl, Node.js and Python with requests; and the commands of the documents.
 test-tools:

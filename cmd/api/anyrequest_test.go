@@ -343,7 +343,7 @@ func (d *driver) judgeHonest(o *contract.Operation, x *contracttest.Exchange) er
 }
 
 // The values that an answer may tell, by the schema of which they are.
-var told = map[string]*regexp.Regexp{
+var learnable = map[string]*regexp.Regexp{
 	"JobID":    regexp.MustCompile(`"(job_[a-z2-7]{24})"`),
 	"Position": regexp.MustCompile(`"position":"([0-9]+-[0-9]+)"`),
 	"TokenID":  regexp.MustCompile(`"id":"([0-9A-Za-z]{12})"`),
@@ -351,7 +351,7 @@ var told = map[string]*regexp.Regexp{
 
 // learn keeps some of what an answer tells, to ask for it later.
 func (d *driver) learn(x *contracttest.Exchange) {
-	for name, value := range told {
+	for name, value := range learnable {
 		if m := value.FindSubmatch(x.Body); m != nil && d.chance(20) {
 			d.known[name] = append(d.known[name], string(m[1]))
 			d.known[name] = d.known[name][max(0, len(d.known[name])-20):]

@@ -1,137 +1,191 @@
 package main
 
 import (
-	"bytes"
-	"flag"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"regexp"
+	"maps"
+	"net/http"
+	"slices"
 	"strings"
 	"testing"
+
+	internalhttp "jobtally/internal/http"
+	"jobtally/internal/token"
 )
 
-var rewrite = flag.Bool("rewrite", false, "write what the commands of docs/API.md print now")
+// example says how a route is called about something of anna's. A route that names nothing of anybody is about the caller's
+// own, or with public about the service.
+type example struct {
+	public bool              // needs no token
+	admin  bool              // needs a token of scope admin
+	theirs map[string]string // the parameters of the path that name something of anna's
+	nobody map[string]string // ... that name something that never was
+	own    map[string]string // ... that name something of whoever calls
+	body   string            // of the posting that anna has
+}
 
-const walkPage = "../../docs/API.md"
+// examplesOf has every route but those of HEAD, which are called as GET is. A new route needs an entry here: who may call it,
+// and what in its path is somebody's?
+func examplesOf(anna victim) map[string]example {
+	return map[string]example{
+		"GET /livez":  {public: true},
+		"GET /readyz": {public: true},
 
-// TestTheWalkThroughTheAPI runs the commands of docs/API.md as they stand, in one shell, against the real service, and
-// compares what they print with what the page shows, but for what differs from run to run.
-func TestTheWalkThroughTheAPI(t *testing.T) {
-	t.Parallel()
-	needs(t, "curl", "curl", "--version")
-	needs(t, "jq", "jq", "--version")
-	page, err := os.ReadFile(walkPage)
+		"GET /openapi.yaml": {public: true},
+		"GET /docs":         {public: true},
+
+		"GET /api/jobs/quota":                {},
+		"GET /api/jobs/quota/history":        {},
+		"GET /api/jobs/quota/history/:month": {own: map[string]string{"month": "2026-11"}},
+		"POST /api/jobs":                     {body: jobAt(jobURL(1))},
+		"GET /api/jobs/captures/:position": {
+			theirs: map[string]string{"position": anna.position}, nobody: map[string]string{"position": "0-999999"},
+		},
+		"GET /api/jobs/:id": {
+			theirs: map[string]string{"id": anna.job}, nobody: map[string]string{"id": "job_aaaaaaaaaaaaaaaaaaaaaaaa"},
+		},
+		"DELETE /api/admin/accounts/:account": {
+			admin: true, theirs: map[string]string{"account": "anna"}, nobody: map[string]string{"account": "nobody"},
+		},
+	}
+}
+
+// victim is an account of which nobody else is to learn anything.
+type victim struct {
+	client
+	job, position string
+	marks         []string // what only an answer to her may have in it
+}
+
+func newVictim(t *testing.T, c client) victim {
+	t.Helper()
+	body := posting{Title: "secret-anna-title", Company: "secret-anna-company", SourceURL: jobURL(1)}.json()
+	r := c.post(t, body, "Idempotency-Key: secret-anna-key").wants(t, http.StatusCreated)
+	return victim{c, r.Job.ID, r.Receipt.Position, []string{"secret-anna", r.Job.ID, r.Receipt.Digest, `"anna"`}}
+}
+
+// fill puts values in the place of the parameters of a path.
+func fill(path string, values ...map[string]string) string {
+	for _, some := range values {
+		for name, value := range some {
+			path = strings.ReplaceAll(path+"/", "/:"+name+"/", "/"+value+"/")
+			path = strings.TrimSuffix(path, "/")
+		}
+	}
+	return path
+}
+
+// send calls a route as an example says, with the parameters of somebody.
+func (c client) send(t *testing.T, route string, e example, whose map[string]string, headers ...string) reply {
+	t.Helper()
+	method, path, _ := strings.Cut(route, " ")
+	path = fill(path, whose, e.own)
+	if strings.Contains(path, "/:") {
+		t.Fatalf("the example of %s leaves %s", route, path)
+	}
+	r, err := c.call(method, path, strings.NewReader(e.body), headers...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	steps := stepsOf(string(page))
-	if len(steps) == 0 {
-		t.Fatal("no commands")
+	for name, value := range whose { // so that answers can be compared: they may repeat what was asked
+		r.body = strings.ReplaceAll(r.body, value, ":"+name)
 	}
-	dir := t.TempDir()
-	s := startBinary(t, filepath.Join(dir, "data"))
-	printed := s.shell(t, dir, steps)
-	shown := string(page)
-	for i, step := range steps {
-		if settled(printed[i]) == settled(step.output) {
+	return r
+}
+
+// wantsNothingOf checks that nothing in an answer is of an account.
+func (r reply) wantsNothingOf(t *testing.T, v victim) {
+	t.Helper()
+	var text strings.Builder
+	_ = r.header.Write(&text)
+	text.WriteString(r.body)
+	for _, mark := range v.marks {
+		if strings.Contains(text.String(), mark) {
+			t.Errorf("the answer tells %q:\n%s", mark, text.String())
+		}
+	}
+}
+
+// wantsAlike checks that two answers cannot be told apart.
+func (r reply) wantsAlike(t *testing.T, other reply) {
+	t.Helper()
+	a, b := r.header.Clone(), other.header.Clone()
+	for _, header := range []http.Header{a, b} {
+		header.Del("X-Request-Id")
+		header.Del("Idempotency-Key") // made anew for each
+		header.Del("Date")
+		header.Del("Content-Length") // the parameters have not one length
+	}
+	if r.status != other.status || r.body != other.body || !maps.EqualFunc(a, b, slices.Equal) {
+		t.Errorf("what is anna's is told from what never was:\n%d %v %s\n%d %v %s", r.status, a, r.body, other.status, b, other.body)
+	}
+}
+
+// TestNoRouteTellsOfAnotherAccount calls every route there is about anna's with every kind of token that is not hers, and
+// about what never was: the answers are alike, and nothing in them is of her.
+func TestNoRouteTellsOfAnotherAccount(t *testing.T) {
+	t.Parallel()
+	s := start(t, t.TempDir(), midNovember)
+	clients := s.accounts(t, 100, "anna", "bob")
+	anna, bob := newVictim(t, clients[0]), clients[1]
+	revoked := client{s.url, s.operator(t, "token", "issue", "--account", "anna"), s.http}
+	s.operator(t, "token", "revoke", revoked.token, "--account", "anna")
+	s.settle(t)
+	before := []reply{anna.get(t, "/api/jobs/quota"), anna.get(t, "/api/jobs/"+anna.job)}
+
+	examples, routes := examplesOf(anna), internalhttp.Routes()
+	for route := range examples {
+		if !slices.Contains(routes, route) {
+			t.Errorf("there is an example of %s, which is no route", route)
+		}
+	}
+	for _, route := range routes {
+		e, known := examples[strings.Replace(route, "HEAD ", "GET ", 1)]
+		if !known {
+			t.Errorf("there is no example of %s: add one to examplesOf", route)
 			continue
 		}
-		if !*rewrite {
-			t.Errorf("$ %s\nprints\n%s\nand the page shows\n%s", step.command, settled(printed[i]), settled(step.output))
-		}
-		shown = strings.Replace(shown, "$ "+step.command+"\n"+step.output, "$ "+step.command+"\n"+printed[i], 1)
-	}
-	if *rewrite && shown != string(page) {
-		if err := os.WriteFile(walkPage, []byte(shown), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// step is a command of the page and what it prints.
-type step struct{ command, output string }
-
-// stepsOf reads the blocks of a page that are consoles. A command begins with "$ ", and goes on behind a backslash.
-func stepsOf(page string) (steps []step) {
-	block := regexp.MustCompile("(?ms)^```console\n(.*?)^```$")
-	for _, m := range block.FindAllStringSubmatch(page, -1) {
-		var open bool
-		for line := range strings.Lines(m[1]) {
-			command, begins := strings.CutPrefix(line, "$ ")
-			last := len(steps) - 1
-			switch {
-			case begins:
-				steps = append(steps, step{command: command})
-			case open:
-				steps[last].command += line
-			default:
-				steps[last].output += line
+		t.Run(route, func(t *testing.T) {
+			if e.public {
+				anna.send(t, route, e, nil, "Authorization:").wants(t, http.StatusOK).wantsNothingOf(t, anna)
+				return
 			}
-			open = (begins || open) && strings.HasSuffix(line, "\\\n")
-		}
+			for name, c := range map[string]struct {
+				held string
+				code string
+			}{
+				"no token": {"", "token_missing"}, "malformed": {typoIn(anna.token), "token_malformed"},
+				"never issued": {token.New().Reveal(), "token_unknown"}, "revoked": {revoked.token, "token_revoked"},
+			} {
+				header := "Authorization: Bearer " + c.held
+				theirs, nobodys := anna.send(t, route, e, e.theirs, header), anna.send(t, route, e, e.nobody, header)
+				theirs.wantsStatus(t, name, c.code, http.StatusUnauthorized)
+				theirs.wantsNothingOf(t, anna)
+				theirs.wantsAlike(t, nobodys)
+			}
+			theirs := bob.send(t, route, e, e.theirs)
+			theirs.wantsNothingOf(t, anna)
+			switch {
+			case e.admin:
+				theirs.wantsStatus(t, "bob", "scope_missing", http.StatusForbidden)
+				theirs.wantsAlike(t, bob.send(t, route, e, e.nobody))
+			case e.theirs != nil:
+				theirs.wantsStatus(t, "bob", "", http.StatusNotFound)
+				theirs.wantsAlike(t, bob.send(t, route, e, e.nobody))
+			case theirs.status >= 300:
+				t.Errorf("bob's own is answered %d %s", theirs.status, theirs.body)
+			case strings.Contains(theirs.body, `"duplicate"`):
+				t.Errorf("bob is told that somebody has it: %s", theirs.body)
+			}
+		})
 	}
-	for i := range steps {
-		steps[i].command = strings.TrimSuffix(steps[i].command, "\n")
+	for i, path := range []string{"/api/jobs/quota", "/api/jobs/" + anna.job} {
+		anna.get(t, path).wantsSame(t, before[i])
 	}
-	return steps
 }
 
-// shell runs the commands in one shell beside the data of the service, and returns what each printed.
-func (s *service) shell(t *testing.T, dir string, steps []step) (printed []string) {
+// wantsStatus checks status and, where there is a body, the code of a problem.
+func (r reply) wantsStatus(t *testing.T, who, code string, status int) {
 	t.Helper()
-	const before, mark = "http://127.0.0.1:8080", "\x1e"
-	script := "set -o pipefail\n"
-	for _, step := range steps {
-		script += "printf '\\036'\n" + strings.ReplaceAll(step.command, before, s.url) + "\n"
+	if r.status != status || r.body != "" && code != "" && r.Code != code {
+		t.Errorf("%s: answered %d %s, want %d %s", who, r.status, r.body, status, code)
 	}
-	if err := os.Mkdir(filepath.Join(dir, "bin"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	for name, binary := range map[string]string{"api": apiBinary, "projector": projectorBinary} {
-		if err := os.Symlink(binary, filepath.Join(dir, "bin", name)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cmd := exec.Command("bash", "-c", script)
-	cmd.Dir, cmd.Env = dir, append(command("bash").Env, "no_proxy=127.0.0.1", "NO_PROXY=127.0.0.1")
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	if err := cmd.Run(); err != nil || errs.Len() > 0 {
-		t.Fatalf("%v\n%s\n%s", err, errs.String(), out.String())
-	}
-	printed = strings.Split(strings.ReplaceAll(out.String(), s.url, before), mark)[1:]
-	if len(printed) != len(steps) {
-		t.Fatalf("%d commands printed %d times", len(steps), len(printed))
-	}
-	return printed
-}
-
-// unsettled is what differs from run to run.
-var unsettled = []struct {
-	is   *regexp.Regexp
-	name string
-}{
-	{regexp.MustCompile(`jt_[0-9A-Za-z]{12}_[0-9A-Za-z]{38}`), "<token>"},
-	{regexp.MustCompile(`jt_[0-9A-Za-z]{12}`), "<prefix>"},
-	{regexp.MustCompile(`("last_four": ?)"[0-9A-Za-z]{4}"`), `$1"<four>"`},
-	{regexp.MustCompile(`job_[a-z2-7]{24}`), "<job>"},
-	{regexp.MustCompile(`[0-9a-f]{64}`), "<digest>"},
-	{regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`), "<key>"},
-	{regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]+Z`), "<time>"},
-	{regexp.MustCompile(`\d{4}-\d\d-\d\d`), "<day>"},
-	{regexp.MustCompile(`"\d{4}-\d\d"`), `"<month>"`},
-	{regexp.MustCompile(`;t=\d+`), ";t=<seconds>"},
-	{regexp.MustCompile(`;w=\d+`), ";w=<seconds>"},
-	{regexp.MustCompile(`cursor=[\w%-]+`), "cursor=<cursor>"},
-	{regexp.MustCompile(`(?i)(etag: )"[0-9a-f]{32}"`), `$1"<tag>"`},
-	{regexp.MustCompile(`((?:token:|"id": ?"))[0-9A-Za-z]{12}\b`), "$1<id>"},
-	{regexp.MustCompile(`\r`), ""},
-}
-
-func settled(text string) string {
-	for _, u := range unsettled {
-		text = u.is.ReplaceAllString(text, u.name)
-	}
-	return strings.TrimRight(text, "\n")
 }

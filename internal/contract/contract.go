@@ -19,6 +19,8 @@ type Contract struct {
 	Schemas                              []*Schema    // of the components, likewise
 	// NotFound and MethodNotAllowed are answered to what is no operation.
 	NotFound, MethodNotAllowed Answer
+	// Before are the answers by status that any call may get before it is looked at, on any path.
+	Before map[int]Answer
 
 	root *yaml.Node
 }
@@ -84,6 +86,11 @@ func Read(text []byte) (*Contract, error) {
 	}
 	c.NotFound = c.answer("404", top.member("x-not-found"))
 	c.MethodNotAllowed = c.answer("405", top.member("x-method-not-allowed"))
+	c.Before = map[int]Answer{}
+	for status, answer := range top.member("x-before").members() {
+		a := c.answer(status, answer)
+		c.Before[a.Status] = a
+	}
 	return c, nil
 }
 

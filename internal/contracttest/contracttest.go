@@ -125,6 +125,9 @@ func (c *Checker) checkElsewhere(x *Exchange, known bool) error {
 	case known:
 		answer = &c.MethodNotAllowed
 	}
+	if before, refused := c.Before[x.Status]; refused {
+		answer = &before
+	}
 	if x.Status != answer.Status {
 		return fmt.Errorf("%s %s is not in the contract, and is answered %d", x.Request.Method, x.Request.URL.Path, x.Status)
 	}
@@ -146,7 +149,8 @@ func (c *Checker) toCome(path string) bool {
 // everywhere are the headers that any answer may have, and the contract tells of at most in words.
 var everywhere = []string{
 	"Access-Control-Allow-Origin", "Access-Control-Expose-Headers", "Content-Length", "Content-Type", "Date", "Vary",
-	"X-Content-Type-Options", "Connection", "Transfer-Encoding", "Traceparent",
+	"X-Content-Type-Options", "Content-Security-Policy", "Referrer-Policy", "Cross-Origin-Resource-Policy", "Strict-Transport-Security",
+	"Connection", "Transfer-Encoding",
 }
 
 func (c *Checker) checkAnswer(answer *contract.Answer, x *Exchange) error {

@@ -25,7 +25,7 @@ func wantsByContract(t *testing.T, x *contracttest.Exchange) {
 
 // codesToCome are codes of the contract that belong to operations to come. It is to be empty.
 var codesToCome = []string{
-	"invalid_etag", "token_expired", "token_not_found", "account_exists", "version_conflict", "rate_limited", "too_many_requests_at_once",
+	"invalid_etag", "token_expired", "token_not_found", "account_exists", "version_conflict",
 }
 
 func TestTheContractHasEveryProblem(t *testing.T) {
