@@ -154,24 +154,21 @@ func (o *Operation) Answer(status int) (a Answer, known bool) {
 	return o.Answers[i], true
 }
 
-// Find returns the operation of a method and a path, as a URL has it. HEAD is that of GET. Without one, known says
-// whether the path has others.
+// Find returns the operation of a method and a path, as a URL has it; of several the one whose path has the fewest
+// parameters. HEAD is that of GET. Without one, known says whether the path has others.
 func (c *Contract) Find(method, path string) (o *Operation, known bool) {
 	if method == "HEAD" {
 		method = "GET"
 	}
-	best, literal := "", -1
+	most := -1
 	for _, candidate := range c.Operations {
-		if n, ok := matches(candidate.Path, path); ok && n > literal {
-			best, literal = candidate.Path, n
+		literal, ok := matches(candidate.Path, path)
+		known = known || ok
+		if ok && candidate.Method == method && literal > most {
+			o, most = candidate, literal
 		}
 	}
-	for _, candidate := range c.Operations {
-		if candidate.Path == best && candidate.Method == method {
-			return candidate, true
-		}
-	}
-	return nil, literal >= 0
+	return o, known
 }
 
 // matches says whether a path is one of a template, and how many of its parts stand in the template as they are.

@@ -87,6 +87,9 @@ func validURL(v any) error {
 
 // Check returns what in an exchange is not as the contract says, or nil.
 func (c *Checker) Check(x *Exchange) error {
+	if refusedByServer(x) {
+		return nil
+	}
 	method, path := x.Request.Method, x.Request.URL.EscapedPath()
 	o, known := c.Find(method, path)
 	if o == nil {
@@ -109,6 +112,12 @@ func (c *Checker) Check(x *Exchange) error {
 		}
 	}
 	return nil
+}
+
+// refusedByServer says whether a call was refused by the HTTP server, as what it does not understand, before it got to the API.
+func refusedByServer(x *Exchange) bool {
+	plain := x.Header.Get("Content-Type") == "" || strings.HasPrefix(x.Header.Get("Content-Type"), "text/plain")
+	return x.Status/100 == 4 && plain && x.Header.Get("X-Request-Id") == ""
 }
 
 // checkElsewhere checks what is answered to a path or a method that the contract does not have.
