@@ -159,7 +159,7 @@ func (c *Checker) toCome(path string) bool {
 var everywhere = []string{
 	"Access-Control-Allow-Origin", "Access-Control-Expose-Headers", "Content-Length", "Content-Type", "Date", "Vary",
 	"X-Content-Type-Options", "Content-Security-Policy", "Referrer-Policy", "Cross-Origin-Resource-Policy", "Strict-Transport-Security",
-	"Connection", "Transfer-Encoding",
+	"Accept-Patch", "Connection", "Transfer-Encoding",
 }
 
 func (c *Checker) checkAnswer(answer *contract.Answer, x *Exchange) error {

@@ -13,14 +13,14 @@ const (
 	docsPath     = "/docs"
 )
 
-// page is the contract to be read by people.
-type page struct {
+// contractPage is the contract to be read by people.
+type contractPage struct {
 	html   []byte
 	policy string // Content-Security-Policy
 }
 
 // makePage makes the page of the contract. That takes longer than any answer, and so it is made once.
-func makePage() (p page, err error) {
+func makePage() (p contractPage, err error) {
 	read, err := contract.Read(docs.OpenAPI)
 	if err != nil {
 		return p, err

@@ -167,7 +167,7 @@ type api struct {
 	now     func() time.Time
 	log     *slog.Logger
 	replays chan struct{} // holds one for each replay under way
-	page    func() (page, error)
+	page    func() (contractPage, error)
 	limits  *limiter
 }
 
