@@ -38,6 +38,7 @@ type Operation struct {
 	Parameters           []Parameter
 	Body                 []Media // the forms of its body; none where it has no body
 	BodyDescription      string
+	InPart               bool // is granted also where parts of its body are not valid
 	Answers              []Answer
 }
 
@@ -115,6 +116,7 @@ func (c *Contract) operation(method, path string, n node) *Operation {
 	}
 	body := c.resolve(n.member("requestBody"))
 	o.Body, o.BodyDescription = c.media(body.member("content")), body.text("description")
+	o.InPart = body.text("x-granted-in-part") == "true"
 	for status, answer := range n.member("responses").members() {
 		o.Answers = append(o.Answers, c.answer(status, answer))
 	}
