@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	nethttp "net/http"
 	"net/netip"
-	"strings"
 	"sync"
 	"time"
 
@@ -133,19 +132,9 @@ func NewHandler(cfg Config) nethttp.Handler {
 	e.IPExtractor = echo.ExtractIPDirect()
 	e.HTTPErrorHandler = a.handleError
 	e.Use(a.edge, crossOrigin)
-	e.Use(a.limits.limited, tokenFree, exact)
+	e.Use(a.limits.limited, tokenFree, exact(e))
 	a.route(e)
 	return e
-}
-
-// exact answers that nothing is there when a path has more parts than its route: echo takes them all for the last parameter.
-func exact(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c echo.Context) error {
-		if strings.Count(c.Request().URL.EscapedPath(), "/") != strings.Count(c.Path(), "/") {
-			return newProblem(codeNotFound, "")
-		}
-		return next(c)
-	}
 }
 
 func (cfg Config) withDefaults() Config {
