@@ -119,6 +119,7 @@ func (p *Projector) decideBatch(ctx context.Context, requests []events.Request, 
 			continue
 		}
 		decisions[i] = capture.Decide(state, &requests[i])
+		decisions[i].Traceparent = requests[i].Traceparent
 		state.Fold(&decisions[i])
 	}
 	flight.add(decisions)
