@@ -70,7 +70,7 @@ func TestHelpTellsTheDefaultAndTheVariableOfEachFlag(t *testing.T) {
 	}
 	for flag, byDefault := range map[string]string{
 		"addr": "127.0.0.1:8080", "data": "data", "nats": "none", "partitions": "1", "sync": "always",
-		"plans": "free=50,pro=500,premium=-1,enterprise=-1", "log-level": "info", "log-format": "text",
+		"plans": "free=50,pro=500,premium=-1,enterprise=-1", "metrics-addr": "none", "otlp-endpoint": "none", "log-level": "info", "log-format": "text",
 	} {
 		_, text, found := strings.Cut(stdout, "--"+flag+"=")
 		text, _, closed := strings.Cut(text, "\n      --") // the next flag

@@ -16,6 +16,7 @@ import (
 	"jobtally/internal/cli"
 	"jobtally/internal/http"
 	"jobtally/internal/node"
+	"jobtally/internal/telemetry"
 )
 
 const (
@@ -40,6 +41,7 @@ type flags struct {
 	Partitions uint      `default:"0" placeholder:"N" help:"Number of partitions that the ledger has (default: as created, at first 1). Fixed when the ledger is created; given, it must agree."`
 	Plans      cli.Plans `default:"free=50,pro=500,premium=-1,enterprise=-1" placeholder:"NAME=LIMIT,..." help:"Plans with their captures a month, -1 for unlimited (default: ${default}). A change does not touch accounts that are open."`
 	Sync       cli.Sync  `default:"always" placeholder:"always|DURATION" help:"When the embedded NATS server syncs to disk (default: ${default}). always loses nothing acknowledged to a power failure; 1s may lose the last second, and answers a single client sooner."`
+	cli.Telemetry
 	cli.Logging
 }
 
@@ -71,11 +73,18 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer, now fun
 		return fmt.Errorf("%w; choose another address with --addr", err)
 	}
 	defer listener.Close()
-	n, err := node.Start(starting, f.config(now, log))
+	watching, err := telemetry.Start(starting, f.watched(log))
+	if err != nil {
+		return err
+	}
+	defer watching.Close()
+	log = watching.Log(log)
+	n, err := node.Start(starting, f.config(now, log, watching.Node()))
 	if err != nil {
 		return unlessStopped(ctx, err)
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
+	watching.Watch(n)
 	catchUp(ctx, n, log)
 	if f.NATS == "" && n.CaughtUp() && !n.Projection.Outdated() { // a first start has nothing to catch up with
 		d := demo{node: n, file: tokenFile(f.Data), plans: f.Plans, now: now}
@@ -84,7 +93,9 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer, now fun
 		}
 	}
 	log.Info("listening", "addr", listener.Addr().String(), "data", f.Data)
-	return answer(ctx, listener, http.NewServer(http.Config{Backend: backend(n), Now: now, Log: log}), log)
+	return answer(ctx, listener, http.NewServer(http.Config{
+		Backend: backend(n, watching), Now: now, Log: log, Observer: http.Observer{Began: watching.Began(), Answered: watching.Answered()},
+	}), log)
 }
 
 // unlessStopped returns the error of a start, but for a start that was told to stop: that is no failure.
@@ -111,19 +122,23 @@ func catchUp(ctx context.Context, n *node.Node, log *slog.Logger) {
 	}()
 }
 
-func (f flags) config(now func() time.Time, log *slog.Logger) node.Config {
+func (f flags) watched(log *slog.Logger) telemetry.Config {
+	return telemetry.Config{Service: "jobtally-api", MetricsAddr: f.MetricsAddr, OTLPEndpoint: f.OTLPEndpoint, Log: log}
+}
+
+func (f flags) config(now func() time.Time, log *slog.Logger, observer node.Observer) node.Config {
 	if f.Sync != 0 && f.NATS == "" {
 		log.Warn("a power failure may lose acknowledged captures", "sync", time.Duration(f.Sync))
 	}
 	return node.Config{
-		Dir: f.Data, NATS: f.NATS, Partitions: int(f.Partitions), Sync: time.Duration(f.Sync), Decides: f.NATS == "", Now: now, Log: log,
+		Dir: f.Data, NATS: f.NATS, Partitions: int(f.Partitions), Sync: time.Duration(f.Sync), Decides: f.NATS == "", Now: now, Log: log, Observer: observer,
 	}
 }
 
-func backend(n *node.Node) http.Backend {
+func backend(n *node.Node, watching *telemetry.Telemetry) http.Backend {
 	return http.Backend{
 		Partitions: n.Ledger.Partitions,
-		Append:     n.Append,
+		Append:     watching.Append(n.Append),
 		Await:      n.Projection.Await,
 		Decision:   n.Projection.Decision,
 		Requester:  n.Requester,

@@ -72,6 +72,8 @@ type Config struct {
 	// Log hears of failures at Error, of answers with a 5xx status other than 503 at Warn, and of all others at Debug.
 	// Default: nowhere.
 	Log *slog.Logger
+	// Observer is told of every call. Default: nobody is.
+	Observer Observer
 }
 
 // The time-outs of a server. The reading one covers the wait for a decision too: when it passes, net/http cancels
@@ -102,7 +104,7 @@ func NewServer(cfg Config) *nethttp.Server {
 // NewHandler returns the API: every route, and a problem for whatever is no route.
 func NewHandler(cfg Config) nethttp.Handler {
 	cfg = cfg.withDefaults()
-	a := &api{backend: cfg.Backend, now: cfg.Now, log: cfg.Log, replays: make(chan struct{}, maxReplays)}
+	a := &api{backend: cfg.Backend, now: cfg.Now, log: cfg.Log, observer: cfg.Observer, replays: make(chan struct{}, maxReplays)}
 	e := echo.New()
 	e.HideBanner, e.HidePort = true, true
 	e.IPExtractor = echo.ExtractIPDirect()
@@ -127,10 +129,11 @@ func (cfg Config) withDefaults() Config {
 
 // api holds what the handlers share. Nothing in it changes after NewHandler.
 type api struct {
-	backend Backend
-	now     func() time.Time
-	log     *slog.Logger
-	replays chan struct{} // holds one for each replay under way
+	backend  Backend
+	now      func() time.Time
+	log      *slog.Logger
+	observer Observer
+	replays  chan struct{} // holds one for each replay under way
 }
 
 func (a *api) route(e *echo.Echo) {
