@@ -24,7 +24,7 @@ func (c *tokenIssueCmd) Run(s *session) error {
 		}
 	}
 	t := token.New()
-	if _, err := c.ask(s, c.Account, &events.TokenIssueRequested{TokenID: t.ID(), SecretHash: t.Hash(), Scopes: slices.Compact(c.Scope)}); err != nil {
+	if _, err := c.ask(s, c.Account, &events.TokenIssueRequested{TokenID: t.ID(), SecretHash: t.Hash(), TokenTerms: events.TokenTerms{Scopes: slices.Compact(c.Scope)}}); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintln(s.stdout, t.Reveal())

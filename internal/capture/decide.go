@@ -48,7 +48,7 @@ func decide(s *State, r *events.Request) events.DecisionBody {
 		if account != nil {
 			return refuse(r, events.ReasonAccountExists, "account "+r.Account+" is open already")
 		}
-		return &events.AccountOpened{Plan: b.Plan, Limit: b.Limit}
+		return &events.AccountOpened{Plan: b.Plan, Limit: b.Limit, Who: b.Who}
 	}
 	if account == nil {
 		return refuse(r, events.ReasonAccountUnknown, "account "+r.Account+" was never opened")
@@ -56,18 +56,22 @@ func decide(s *State, r *events.Request) events.DecisionBody {
 	switch b := r.Body.(type) {
 	case *events.JobCaptureRequested:
 		return decideCapture(account, r, b, CountsIn(b.Month, s.Archived))
+	case *events.JobUpdateRequested:
+		return decideUpdate(account, r, b)
+	case *events.JobDeleteRequested:
+		return decideDelete(account, r, b)
 	case *events.PlanChangeRequested:
-		return &events.PlanChanged{Plan: b.Plan, Limit: b.Limit, PreviousPlan: account.Plan, PreviousLimit: account.Limit}
+		return &events.PlanChanged{Plan: b.Plan, Limit: b.Limit, PreviousPlan: account.Plan, PreviousLimit: account.Limit, Who: b.Who}
 	case *events.TokenIssueRequested:
 		if _, known := account.Tokens[b.TokenID]; known {
 			return refuse(r, events.ReasonTokenExists, "token "+b.TokenID+" was issued already")
 		}
-		return &events.TokenIssued{TokenID: b.TokenID, SecretHash: b.SecretHash, Scopes: b.Scopes}
+		return &events.TokenIssued{TokenID: b.TokenID, SecretHash: b.SecretHash, TokenTerms: b.TokenTerms, Who: b.Who}
 	case *events.TokenRevokeRequested:
 		if _, known := account.Tokens[b.TokenID]; !known {
 			return refuse(r, events.ReasonTokenUnknown, "token "+b.TokenID+" was never issued")
 		}
-		return &events.TokenRevoked{TokenID: b.TokenID}
+		return &events.TokenRevoked{TokenID: b.TokenID, Who: b.Who}
 	}
 	panic(fmt.Sprintf("capture: no rule for a %T", r.Body)) // DecodeRequest knows no other body
 }
@@ -117,6 +121,43 @@ func decideCapture(account *Account, r *events.Request, b *events.JobCaptureRequ
 	return &events.JobCaptured{
 		JobID: jobID(r), Job: b.Job, Source: source, Count: quota.count(), Threshold: quota.threshold(),
 	}
+}
+
+// decideUpdate gives the job its next version, also when nothing differs: what was asked is on record either way.
+func decideUpdate(account *Account, r *events.Request, b *events.JobUpdateRequested) events.DecisionBody {
+	job, refused := account.tracked(r, b.JobID, b.IfVersion)
+	if refused != nil {
+		return refused
+	}
+	next, changed := *job.Content, []string{}
+	for _, name := range events.EditableFields() {
+		text, given := b.Changes[name]
+		if field := next.Editable(name); given && *field != text {
+			*field = text
+			changed = append(changed, name)
+		}
+	}
+	return &events.JobUpdated{JobID: b.JobID, Version: job.Version + 1, Job: next, CanonicalURL: job.CanonicalURL, Changed: changed}
+}
+
+func decideDelete(account *Account, r *events.Request, b *events.JobDeleteRequested) events.DecisionBody {
+	job, refused := account.tracked(r, b.JobID, b.IfVersion)
+	if refused != nil {
+		return refused
+	}
+	return &events.JobDeleted{JobID: b.JobID, Version: job.Version + 1, CanonicalURL: job.CanonicalURL}
+}
+
+// tracked returns the job that a request is about, or why there is none of this version.
+func (a *Account) tracked(r *events.Request, id string, version int64) (TrackedJob, events.DecisionBody) {
+	job, known := a.Tracked[id]
+	switch {
+	case !known:
+		return job, refuse(r, events.ReasonNotFound, "the account has no job "+id)
+	case version != 0 && version != job.Version:
+		return job, refuse(r, events.ReasonVersionConflict, fmt.Sprintf("the job has version %d, not %d", job.Version, version))
+	}
+	return job, nil
 }
 
 func (q Quota) count() events.Count {

@@ -22,6 +22,7 @@ var rewrite = flag.Bool("rewrite", false, "write the transcripts in testdata as 
 //	open <account> [plan=] [limit=]                               at=, on any request, sets the clock;
 //	plan <account> <plan> [limit=]                                the next requests have the same time
 //	capture <account> [id=] url= [title=]                         without id= each has one of its own
+//	update <account> <job> [if=<version>] <field>=...             delete <account> <job> [if=<version>]
 //	token-issue <account> <token>
 //	token-revoke <account> <token>
 //	malformed <account> [without=<header>] [<header>=] [data=] [subject=]    a capture, spoilt
@@ -167,6 +168,12 @@ func (s *session) body(c *command) events.RequestBody {
 	case c.name == "erase":
 		return &events.AccountEraseRequested{}
 	case len(c.words) < 2:
+	case c.name == "update":
+		version, changes := s.version(c), c.named
+		c.named = nil
+		return &events.JobUpdateRequested{JobID: s.jobID(c.words[1]), IfVersion: version, Changes: changes}
+	case c.name == "delete":
+		return &events.JobDeleteRequested{JobID: s.jobID(c.words[1]), IfVersion: s.version(c)}
 	case c.name == "plan":
 		return &events.PlanChangeRequested{Plan: c.words[1], Limit: s.limit(c)}
 	case c.name == "token-issue":
@@ -176,6 +183,25 @@ func (s *session) body(c *command) events.RequestBody {
 	}
 	s.Fatalf("what is %s %q?", c.name, c.words)
 	return nil
+}
+
+func (s *session) version(c *command) int64 {
+	s.Helper()
+	version, err := strconv.ParseInt(c.value("if", "0"), 10, 64)
+	if err != nil {
+		s.Fatalf("%v", err)
+	}
+	return version
+}
+
+// jobID returns the id of a job by the name that it has in transcripts, or the name where none has it.
+func (s *session) jobID(name string) string {
+	for id, named := range s.jobs {
+		if named == name {
+			return id
+		}
+	}
+	return name
 }
 
 func (s *session) limit(c *command) int64 {
@@ -214,7 +240,15 @@ func (s *session) say(d events.Decision) string {
 	case *events.JobCaptureRepeated:
 		said += fmt.Sprintf(" first=%s month=%s", b.First, b.Month)
 	case *events.RequestRefused:
-		said += fmt.Sprintf(" %s %s: %s", cmp.Or(b.Kind, "(no kind)"), b.Reason, b.Detail)
+		detail := b.Detail
+		for id, name := range s.jobs {
+			detail = strings.ReplaceAll(detail, id, name)
+		}
+		said += fmt.Sprintf(" %s %s: %s", cmp.Or(b.Kind, "(no kind)"), b.Reason, detail)
+	case *events.JobUpdated:
+		said += fmt.Sprintf(" %s version=%d changed=%s", s.job(b.JobID), b.Version, cmp.Or(strings.Join(b.Changed, ","), "nothing"))
+	case *events.JobDeleted:
+		said += fmt.Sprintf(" %s version=%d", s.job(b.JobID), b.Version)
 	case *events.AccountOpened:
 		said += fmt.Sprintf(" %s limit=%d", b.Plan, b.Limit)
 	case *events.PlanChanged:

@@ -67,6 +67,7 @@ func (s *State) clone() *State {
 		c.Accounts[name] = &Account{
 			Plan: a.Plan, Limit: a.Limit, Digest: a.Digest,
 			Used: maps.Clone(a.Used), Jobs: maps.Clone(a.Jobs), First: maps.Clone(a.First), Tokens: maps.Clone(a.Tokens),
+			Tracked: maps.Clone(a.Tracked),
 		}
 	}
 	return c

@@ -29,6 +29,15 @@ type Account struct {
 	Jobs   map[string]string      // canonical URL -> job id
 	First  map[string]FirstAnswer // request id -> what was decided when it came first
 	Tokens map[string]bool        // token id -> accepted; false once revoked
+
+	Tracked map[string]TrackedJob // job id -> the job as it is
+}
+
+// TrackedJob is what a change of a job goes by.
+type TrackedJob struct {
+	Version      int64
+	CanonicalURL string
+	Content      *events.Job // not to be changed
 }
 
 // FirstAnswer is what the account remembers of a capture request for ever.
@@ -48,6 +57,8 @@ func NewAccount(plan string, limit int64) *Account {
 		Jobs:   map[string]string{},
 		First:  map[string]FirstAnswer{},
 		Tokens: map[string]bool{},
+
+		Tracked: map[string]TrackedJob{},
 	}
 }
 
@@ -88,11 +99,17 @@ func (a *Account) fold(d *events.Decision) {
 	case *events.JobCaptured:
 		a.Used[b.Month]++
 		a.Jobs[b.CanonicalURL] = b.JobID
+		a.Tracked[b.JobID] = TrackedJob{Version: 1, CanonicalURL: b.CanonicalURL, Content: &b.Job}
 		a.First[d.RequestID] = FirstAnswer{d.Position, b.PayloadHash}
 	case *events.JobCaptureDuplicated:
 		a.First[d.RequestID] = FirstAnswer{d.Position, b.PayloadHash}
 	case *events.JobCaptureRejected:
 		a.First[d.RequestID] = FirstAnswer{d.Position, b.PayloadHash}
+	case *events.JobUpdated:
+		a.Tracked[b.JobID] = TrackedJob{Version: b.Version, CanonicalURL: b.CanonicalURL, Content: &b.Job}
+	case *events.JobDeleted:
+		delete(a.Tracked, b.JobID)
+		delete(a.Jobs, b.CanonicalURL)
 	case *events.PlanChanged:
 		a.Plan, a.Limit = b.Plan, b.Limit
 	case *events.TokenIssued:

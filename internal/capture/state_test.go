@@ -131,6 +131,7 @@ func TestFoldConsultsNoRules(t *testing.T) {
 	want := &Account{
 		Plan: "free", Digest: account.Digest, Used: map[events.Month]int64{"2026-11": 1}, Jobs: map[string]string{"u": "job_1"},
 		First: map[string]FirstAnswer{"id 1": {Position: events.Position{Sequence: 3}}}, Tokens: map[string]bool{"t1": false},
+		Tracked: map[string]TrackedJob{"job_1": {Version: 1, CanonicalURL: "u", Content: &events.Job{}}},
 	}
 	if !reflect.DeepEqual(account, want) || account.Digest == (events.Digest{}) {
 		t.Errorf("folded %+v, want %+v", account, want)

@@ -41,6 +41,8 @@ const (
 	TypeJobCaptureDuplicated = "jobtally.job.capture_duplicated.v1"
 	TypeJobCaptureRejected   = "jobtally.job.capture_rejected.v1"
 	TypeJobCaptureRepeated   = "jobtally.job.capture_repeated.v1"
+	TypeJobUpdated           = "jobtally.job.updated.v1"
+	TypeJobDeleted           = "jobtally.job.deleted.v1"
 	TypeRequestRefused       = "jobtally.request.refused.v1"
 	TypeAccountOpened        = "jobtally.account.opened.v1"
 	TypePlanChanged          = "jobtally.plan.changed.v1"
@@ -96,9 +98,27 @@ type JobCaptureRepeated struct {
 	Month Month    `json:"month"`
 }
 
+// JobUpdated says that a job changed, and what it is now.
+type JobUpdated struct {
+	JobID        string   `json:"job_id"`
+	Version      int64    `json:"version"` // a job is captured with version 1
+	Job          Job      `json:"job"`
+	CanonicalURL string   `json:"canonical_url"`
+	Changed      []string `json:"changed"` // the fields that differ from the version before, in the order of a job's fields
+}
+
+// JobDeleted says that a job is no longer in the tracker. Its posting can be captured anew.
+type JobDeleted struct {
+	JobID        string `json:"job_id"`
+	Version      int64  `json:"version"` // one more than its last
+	CanonicalURL string `json:"canonical_url"`
+}
+
 // Reasons of RequestRefused, and of JobCaptureRejected.
 const (
 	ReasonQuotaExceeded        = "quota_exceeded"
+	ReasonNotFound             = "not_found"
+	ReasonVersionConflict      = "version_conflict"
 	ReasonIdempotencyKeyReused = "idempotency_key_reused"
 	ReasonMalformed            = "malformed"
 	ReasonAccountUnknown       = "account_unknown"
@@ -120,6 +140,7 @@ type RequestRefused struct {
 type AccountOpened struct {
 	Plan  string `json:"plan"`
 	Limit int64  `json:"limit"` // -1 = unlimited
+	Who
 }
 
 // PlanChanged says which plan holds from the next decision on, and which held before.
@@ -128,18 +149,21 @@ type PlanChanged struct {
 	Limit         int64  `json:"limit"` // -1 = unlimited
 	PreviousPlan  string `json:"previous_plan"`
 	PreviousLimit int64  `json:"previous_limit"`
+	Who
 }
 
 // TokenIssued says that a token is accepted from here on.
 type TokenIssued struct {
-	TokenID    string   `json:"token_id"`
-	SecretHash Digest   `json:"secret_hash"`
-	Scopes     []string `json:"scopes,omitempty"`
+	TokenID    string `json:"token_id"`
+	SecretHash Digest `json:"secret_hash"`
+	TokenTerms
+	Who
 }
 
 // TokenRevoked says that a token is accepted no longer.
 type TokenRevoked struct {
 	TokenID string `json:"token_id"`
+	Who
 }
 
 // Totals are the counts of a month: of one account, or of a partition.
@@ -183,6 +207,8 @@ func (*JobCaptured) outcome() string          { return "captured" }
 func (*JobCaptureDuplicated) outcome() string { return "duplicated" }
 func (*JobCaptureRejected) outcome() string   { return "rejected" }
 func (*JobCaptureRepeated) outcome() string   { return "repeated" }
+func (*JobUpdated) outcome() string           { return "updated" }
+func (*JobDeleted) outcome() string           { return "deleted" }
 func (*RequestRefused) outcome() string       { return "refused" }
 func (*AccountOpened) outcome() string        { return "opened" }
 func (*PlanChanged) outcome() string          { return "plan_changed" }
@@ -196,6 +222,8 @@ func (*JobCaptured) decisionType() string          { return TypeJobCaptured }
 func (*JobCaptureDuplicated) decisionType() string { return TypeJobCaptureDuplicated }
 func (*JobCaptureRejected) decisionType() string   { return TypeJobCaptureRejected }
 func (*JobCaptureRepeated) decisionType() string   { return TypeJobCaptureRepeated }
+func (*JobUpdated) decisionType() string           { return TypeJobUpdated }
+func (*JobDeleted) decisionType() string           { return TypeJobDeleted }
 func (*RequestRefused) decisionType() string       { return TypeRequestRefused }
 func (*AccountOpened) decisionType() string        { return TypeAccountOpened }
 func (*PlanChanged) decisionType() string          { return TypePlanChanged }
@@ -209,6 +237,8 @@ func (b *JobCaptured) about() string          { return b.JobID }
 func (b *JobCaptureDuplicated) about() string { return b.JobID }
 func (*JobCaptureRejected) about() string     { return "" }
 func (*JobCaptureRepeated) about() string     { return "" }
+func (b *JobUpdated) about() string           { return b.JobID }
+func (b *JobDeleted) about() string           { return b.JobID }
 func (*RequestRefused) about() string         { return "" }
 func (*AccountOpened) about() string          { return "" }
 func (*PlanChanged) about() string            { return "" }
@@ -235,6 +265,10 @@ func newDecisionBody(ceType string) DecisionBody {
 		return &JobCaptureRejected{}
 	case TypeJobCaptureRepeated:
 		return &JobCaptureRepeated{}
+	case TypeJobUpdated:
+		return &JobUpdated{}
+	case TypeJobDeleted:
+		return &JobDeleted{}
 	case TypeRequestRefused:
 		return &RequestRefused{}
 	case TypeAccountOpened:

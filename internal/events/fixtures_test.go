@@ -23,7 +23,12 @@ var (
 	fixturePayload  = Hash([]byte("payload"))
 	fixtureSecret   = Hash([]byte("secret"))
 	fixturePrevious = Hash([]byte("the decision before"))
-	fixtureTotals   = Totals{
+	fixtureTerms    = TokenTerms{
+		Scopes: []string{ScopeJobsRead, ScopeAdmin}, Name: "Anna's <laptop>", LastFour: "x7Zz",
+		ExpiresAt: time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC),
+	}
+	fixtureWho    = Who{By: "token:0123456789AB", Reason: "paid for a year & more"}
+	fixtureTotals = Totals{
 		Requests: 11, Captured: 5, Duplicated: 3, Rejected: 2, Repeated: 1,
 		First: Position{Partition: fixturePartition, Sequence: 7}, Last: Position{Partition: fixturePartition, Sequence: 1233},
 	}
@@ -67,7 +72,17 @@ func requestFixtures() []requestFixture {
 		{TypeTokenRevokeRequested, &TokenRevokeRequested{TokenID: "tok_1"}},
 		{TypeMonthCloseRequested, &MonthCloseRequested{Month: "2026-11"}},
 		{TypeAccountEraseRequested, &AccountEraseRequested{}},
-		{TypeTokenIssueRequested + ".admin", &TokenIssueRequested{TokenID: "tok_1", SecretHash: fixtureSecret, Scopes: []string{ScopeAdmin}}},
+		{TypeTokenIssueRequested + ".admin", &TokenIssueRequested{TokenID: "tok_1", SecretHash: fixtureSecret, TokenTerms: TokenTerms{Scopes: []string{ScopeAdmin}}}},
+		{TypeTokenIssueRequested + ".terms", &TokenIssueRequested{TokenID: "tok_1", SecretHash: fixtureSecret, TokenTerms: fixtureTerms, Who: fixtureWho}},
+		{TypeTokenRevokeRequested + ".who", &TokenRevokeRequested{TokenID: "tok_1", Who: fixtureWho}},
+		{TypeAccountOpenRequested + ".who", &AccountOpenRequested{Plan: "free", Limit: 50, Who: fixtureWho}},
+		{TypePlanChangeRequested + ".who", &PlanChangeRequested{Plan: "custom", Limit: 7, Who: fixtureWho}},
+		{TypeJobUpdateRequested, &JobUpdateRequested{
+			JobID: "job_mfrggzdfmztwq2lknnwg23tp", IfVersion: 2, Changes: map[string]string{"status": "applied", "notes": "", "title": `Go "Engineer" <m/w/d> & Co`},
+		}},
+		{TypeJobUpdateRequested + ".any", &JobUpdateRequested{JobID: "job_mfrggzdfmztwq2lknnwg23tp", Changes: map[string]string{"status": "applied"}}},
+		{TypeJobDeleteRequested, &JobDeleteRequested{JobID: "job_mfrggzdfmztwq2lknnwg23tp", IfVersion: 3}},
+		{TypeJobDeleteRequested + ".any", &JobDeleteRequested{JobID: "job_mfrggzdfmztwq2lknnwg23tp"}},
 	}
 	var fixtures []requestFixture
 	for _, b := range bodies {
@@ -114,7 +129,18 @@ func decisionFixtures() []decisionFixture {
 		{TypePlanChanged, &PlanChanged{Plan: "pro", Limit: -1, PreviousPlan: "free", PreviousLimit: 50}},
 		{TypeTokenIssued, &TokenIssued{TokenID: "tok_1", SecretHash: fixtureSecret}},
 		{TypeTokenRevoked, &TokenRevoked{TokenID: "tok_1"}},
-		{TypeTokenIssued + ".admin", &TokenIssued{TokenID: "tok_1", SecretHash: fixtureSecret, Scopes: []string{ScopeAdmin}}},
+		{TypeTokenIssued + ".admin", &TokenIssued{TokenID: "tok_1", SecretHash: fixtureSecret, TokenTerms: TokenTerms{Scopes: []string{ScopeAdmin}}}},
+		{TypeTokenIssued + ".terms", &TokenIssued{TokenID: "tok_1", SecretHash: fixtureSecret, TokenTerms: fixtureTerms, Who: fixtureWho}},
+		{TypeTokenRevoked + ".who", &TokenRevoked{TokenID: "tok_1", Who: fixtureWho}},
+		{TypeAccountOpened + ".who", &AccountOpened{Plan: "free", Limit: 50, Who: fixtureWho}},
+		{TypePlanChanged + ".who", &PlanChanged{Plan: "custom", Limit: 7, PreviousPlan: "free", PreviousLimit: 50, Who: fixtureWho}},
+		{TypeJobUpdated, &JobUpdated{
+			JobID: "job_mfrggzdfmztwq2lknnwg23tp", Version: 3, Job: fullJob(), CanonicalURL: "https://example.com/jobs/1?b=2", Changed: []string{"title", "notes", "status"},
+		}},
+		{TypeJobUpdated + ".nothing", &JobUpdated{
+			JobID: "job_mfrggzdfmztwq2lknnwg23tp", Version: 2, Job: bareJob(), CanonicalURL: "https://example.com/jobs/2", Changed: []string{},
+		}},
+		{TypeJobDeleted, &JobDeleted{JobID: "job_mfrggzdfmztwq2lknnwg23tp", Version: 4, CanonicalURL: "https://example.com/jobs/1?b=2"}},
 		{TypeMonthArchived, &MonthArchived{Month: "2026-11", Totals: fixtureTotals, Accounts: 3, Digest: Hash([]byte("leaves"))}},
 		{TypeAccountErased, &AccountErased{Requests: 11, Months: []ErasedMonth{{Month: "2026-11", Totals: fixtureTotals, Leaf: Hash([]byte("leaf"))}}}},
 	}

@@ -27,3 +27,32 @@ func Statuses() []string {
 
 // CapturedVia returns the ways by which a job is captured; the first is the one of a job that does not say.
 func CapturedVia() []string { return []string{"api", "extension"} }
+
+// EditableFields returns the JSON names of the fields that an update may change, in the order of a job's fields. The others
+// say what was captured, and how.
+func EditableFields() []string {
+	return []string{"title", "company", "location", "description", "application_url", "job_type", "notes", "status"}
+}
+
+// Editable returns the field of one of EditableFields, or nil.
+func (j *Job) Editable(name string) *string {
+	switch name {
+	case "title":
+		return &j.Title
+	case "company":
+		return &j.Company
+	case "location":
+		return &j.Location
+	case "description":
+		return &j.Description
+	case "application_url":
+		return &j.ApplicationURL
+	case "job_type":
+		return &j.JobType
+	case "notes":
+		return &j.Notes
+	case "status":
+		return &j.Status
+	}
+	return nil
+}

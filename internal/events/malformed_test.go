@@ -40,6 +40,7 @@ const (
 	notOpen       = "the data is not that of a jobtally.account.open_requested.v1"
 	notToken      = "the data is not that of a jobtally.token.issue_requested.v1"
 	needs         = "a capture needs canonical_url, month and payload_hash"
+	needsJob      = "a job needs job_id, and a version that is positive"
 	needsToken    = "a token needs token_id and secret_hash"
 )
 
@@ -118,6 +119,13 @@ func malformedCases() []malformedCase {
 		{"no token_id", issue, replace(`"token_id"`, `"token"`), "demo", id, "token_issue", needsToken},
 		{"no secret_hash", issue, replace(`"secret_hash"`, `"secret"`), "demo", id, "token_issue", needsToken},
 		{"a secret", issue, replace(fixtureSecret.String(), "secret"), "demo", id, "token_issue", notToken},
+		{"update of no job", TypeJobUpdateRequested, replace(`"job_id"`, `"job"`), "demo", id, "job_update", needsJob},
+		{"update of version -2", TypeJobUpdateRequested, replace(`"if_version":2`, `"if_version":-2`), "demo", id, "job_update", needsJob},
+		{"update of nothing", TypeJobUpdateRequested, dataOf(`{"job_id":"x"}`), "demo", id, "job_update", "an update needs changes"},
+		{"update of the URL", TypeJobUpdateRequested, replace(`"notes"`, `"source_url"`), "demo", id, "job_update", "an update changes what cannot be changed"},
+		{"update without a status", TypeJobUpdateRequested, replace(`"status":"applied"`, `"status":""`), "demo", id, "job_update", "title, company and status cannot be removed"},
+		{"update to a number", TypeJobUpdateRequested, replace(`"status":"applied"`, `"status":7`), "demo", id, "job_update", "the data is not that of a jobtally.job.update_requested.v1"},
+		{"deletion of no job", TypeJobDeleteRequested, dataOf(`{}`), "demo", id, "job_delete", needsJob},
 		{"nothing to revoke", revoke, dataOf(`{}`), "demo", id, "token_revoke", "a token needs token_id"},
 	}
 }
@@ -201,7 +209,7 @@ func TestForeignWriters(t *testing.T) {
 	for _, key := range []string{headerSpecVersion, headerSource, headerSubject, headerContentType} {
 		delete(m.Header, key)
 	}
-	m.Data = []byte(" {\"reason\": {\"of\": [1]}, \"token_id\":\"tok\\u005f1\"}\n")
+	m.Data = []byte(" {\"note\": {\"of\": [1]}, \"token_id\":\"tok\\u005f1\"}\n")
 	want.Digest, want.Traceparent = requestDigest(m), m.Header[headerTraceparent][0]
 	got, err := DecodeRequest(m, fixturePartition, fixturePartitions)
 	if err != nil || !reflect.DeepEqual(got, want) {

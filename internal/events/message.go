@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -180,6 +181,12 @@ func validBody(body RequestBody) error {
 		if b.CanonicalURL == "" || b.Month == "" || b.PayloadHash == (Digest{}) {
 			return errors.New("a capture needs canonical_url, month and payload_hash")
 		}
+	case *JobUpdateRequested:
+		return b.valid()
+	case *JobDeleteRequested:
+		if b.JobID == "" || b.IfVersion < 0 {
+			return errors.New("a job needs job_id, and a version that is positive")
+		}
 	case *AccountOpenRequested:
 		return validPlan(b.Plan, b.Limit)
 	case *PlanChangeRequested:
@@ -195,6 +202,24 @@ func validBody(body RequestBody) error {
 	case *MonthCloseRequested:
 		if b.Month == "" {
 			return errors.New("a month close needs month")
+		}
+	}
+	return nil
+}
+
+func (b *JobUpdateRequested) valid() error {
+	if b.JobID == "" || b.IfVersion < 0 {
+		return errors.New("a job needs job_id, and a version that is positive")
+	}
+	if len(b.Changes) == 0 {
+		return errors.New("an update needs changes")
+	}
+	for name, text := range b.Changes {
+		if !slices.Contains(EditableFields(), name) {
+			return errors.New("an update changes what cannot be changed")
+		}
+		if text == "" && (name == "title" || name == "company" || name == "status") {
+			return errors.New("title, company and status cannot be removed")
 		}
 	}
 	return nil
@@ -246,7 +271,7 @@ func (d *Decision) Message() Message {
 
 func (d *Decision) root() string {
 	switch b := d.Body.(type) {
-	case *JobCaptured, *JobCaptureDuplicated, *JobCaptureRejected, *JobCaptureRepeated:
+	case *JobCaptured, *JobCaptureDuplicated, *JobCaptureRejected, *JobCaptureRepeated, *JobUpdated, *JobDeleted:
 		return jobsSubject
 	case *RequestRefused:
 		if strings.HasPrefix(b.Kind, "job_") {

@@ -37,32 +37,72 @@ type JobCaptureRequested struct {
 	PayloadHash  Digest `json:"payload_hash"`  // of the job as asked for: tells a retry from a reused key
 }
 
+// JobUpdateRequested asks for a job of the tracker to be changed.
+type JobUpdateRequested struct {
+	JobID     string `json:"job_id"`
+	IfVersion int64  `json:"if_version,omitempty"` // the version that is to be changed; 0 is whichever there is
+	// Changes has the new text of each field that is to change, by its JSON name; an optional field without text is removed.
+	// Only the fields of EditableFields are known.
+	Changes map[string]string `json:"changes"`
+}
+
+// JobDeleteRequested asks for a job to be taken out of the tracker. What it counted stays counted.
+type JobDeleteRequested struct {
+	JobID     string `json:"job_id"`
+	IfVersion int64  `json:"if_version,omitempty"` // as of JobUpdateRequested
+}
+
+// Who says on whose behalf something is asked, and why.
+type Who struct {
+	By     string `json:"by,omitempty"`     // token:<id> of an administrator, or operator
+	Reason string `json:"reason,omitempty"` // in the words of whoever asked
+}
+
 // AccountOpenRequested asks for a new account. The plan is resolved at the edge: Limit is what counts.
 type AccountOpenRequested struct {
 	Plan  string `json:"plan"`
 	Limit int64  `json:"limit"` // captures a month, -1 = unlimited
+	Who
 }
 
 // PlanChangeRequested asks for another plan, from the next decision on.
 type PlanChangeRequested struct {
 	Plan  string `json:"plan"`
 	Limit int64  `json:"limit"` // captures a month, -1 = unlimited
+	Who
 }
 
 // TokenIssueRequested asks for a token to be accepted. The secret itself never comes here.
 type TokenIssueRequested struct {
 	TokenID    string `json:"token_id"`
 	SecretHash Digest `json:"secret_hash"` // SHA-256 of the whole token
-	// Scopes is what the token may be used for beyond the jobs and the quota of its account: ScopeAdmin, or nothing.
-	Scopes []string `json:"scopes,omitempty"`
+	TokenTerms
+	Who
 }
 
-// ScopeAdmin lets a token act on any account.
-const ScopeAdmin = "admin"
+// TokenTerms are what a token is issued with.
+type TokenTerms struct {
+	// Scopes are what the token may be used for. One that has neither ScopeJobsRead nor ScopeJobsWrite has both.
+	Scopes    []string  `json:"scopes,omitempty"`
+	Name      string    `json:"name,omitempty"`      // by which its owner knows it
+	LastFour  string    `json:"last_four,omitempty"` // characters of the token, by which its owner tells it from others
+	ExpiresAt time.Time `json:"expires_at,omitzero"` // from when on it is accepted no longer; zero is never
+}
+
+// The scopes of tokens.
+const (
+	ScopeJobsRead  = "jobs:read"  // read the jobs and the quota of its account
+	ScopeJobsWrite = "jobs:write" // capture, update and delete jobs of its account
+	ScopeAdmin     = "admin"      // act on any account
+)
+
+// Scopes returns every scope that a token may have.
+func Scopes() []string { return []string{ScopeJobsRead, ScopeJobsWrite, ScopeAdmin} }
 
 // TokenRevokeRequested asks for a token to be accepted no longer.
 type TokenRevokeRequested struct {
 	TokenID string `json:"token_id"`
+	Who
 }
 
 // MonthCloseRequested asks for the month of the partition to be archived. It is the projector's own, of no account.
@@ -86,6 +126,8 @@ type Erased struct{}
 // The CloudEvents types of requests.
 const (
 	TypeJobCaptureRequested   = "jobtally.job.capture_requested.v1"
+	TypeJobUpdateRequested    = "jobtally.job.update_requested.v1"
+	TypeJobDeleteRequested    = "jobtally.job.delete_requested.v1"
 	TypeAccountOpenRequested  = "jobtally.account.open_requested.v1"
 	TypePlanChangeRequested   = "jobtally.plan.change_requested.v1"
 	TypeTokenIssueRequested   = "jobtally.token.issue_requested.v1"
@@ -95,6 +137,8 @@ const (
 )
 
 func (*JobCaptureRequested) requestKind() string   { return "job_capture" }
+func (*JobUpdateRequested) requestKind() string    { return "job_update" }
+func (*JobDeleteRequested) requestKind() string    { return "job_delete" }
 func (*AccountOpenRequested) requestKind() string  { return kindAccountOpen }
 func (*PlanChangeRequested) requestKind() string   { return "plan_change" }
 func (*TokenIssueRequested) requestKind() string   { return "token_issue" }
@@ -105,6 +149,8 @@ func (m *Malformed) requestKind() string           { return m.Kind }
 func (*Erased) requestKind() string                { return "" }
 
 func (*JobCaptureRequested) requestType() string   { return TypeJobCaptureRequested }
+func (*JobUpdateRequested) requestType() string    { return TypeJobUpdateRequested }
+func (*JobDeleteRequested) requestType() string    { return TypeJobDeleteRequested }
 func (*AccountOpenRequested) requestType() string  { return TypeAccountOpenRequested }
 func (*PlanChangeRequested) requestType() string   { return TypePlanChangeRequested }
 func (*TokenIssueRequested) requestType() string   { return TypeTokenIssueRequested }
@@ -122,6 +168,10 @@ func newRequestBody(ceType string) RequestBody {
 	switch ceType {
 	case TypeJobCaptureRequested:
 		return &JobCaptureRequested{}
+	case TypeJobUpdateRequested:
+		return &JobUpdateRequested{}
+	case TypeJobDeleteRequested:
+		return &JobDeleteRequested{}
 	case TypeAccountOpenRequested:
 		return &AccountOpenRequested{}
 	case TypePlanChangeRequested:

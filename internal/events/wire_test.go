@@ -174,6 +174,9 @@ func TestDecisionSubjects(t *testing.T) {
 		TypeRequestRefused + ".job": "jobs.6.demo.refused", TypeAccountOpened: "accounts.6.demo.opened",
 		TypePlanChanged: "accounts.6.demo.plan_changed", TypeTokenIssued: "accounts.6.demo.token_issued",
 		TypeTokenRevoked: "accounts.6.demo.token_revoked", TypeTokenIssued + ".admin": "accounts.6.demo.token_issued",
+		TypeJobUpdated: "jobs.6.demo.updated", TypeJobUpdated + ".nothing": "jobs.6.demo.updated", TypeJobDeleted: "jobs.6.demo.deleted",
+		TypeAccountOpened + ".who": "accounts.6.demo.opened", TypePlanChanged + ".who": "accounts.6.demo.plan_changed",
+		TypeTokenIssued + ".terms": "accounts.6.demo.token_issued", TypeTokenRevoked + ".who": "accounts.6.demo.token_revoked",
 		TypeMonthArchived: "accounts.6.~.month_archived", TypeAccountErased: "accounts.6.demo.erased",
 	}
 	for _, f := range decisionFixtures() {

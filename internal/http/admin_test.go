@@ -18,7 +18,7 @@ func newAdministered(t *testing.T) (n *node, asBob string) {
 	n.Tokens = func(ctx context.Context, id string) ([]capture.Token, error) {
 		issued, err := tokens(ctx, id)
 		if id == n.bob.ID() {
-			issued[0].Admin = true
+			issued[0].Scopes = []string{events.ScopeAdmin}
 		}
 		return issued, err
 	}

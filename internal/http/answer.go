@@ -37,7 +37,7 @@ var errNoCapture = errors.New("the decision is not about a capture")
 func (a *api) answerTo(c echo.Context, d *events.Decision) (*answer, error) {
 	switch b := d.Body.(type) {
 	case *events.JobCaptured:
-		job := capture.StoredJob{ID: b.JobID, CapturedAt: d.Time, Job: b.Job}
+		job := capture.StoredJob{ID: b.JobID, CapturedAt: d.Time, UpdatedAt: d.Time, Version: 1, Job: b.Job}
 		return &answer{Outcome: outcomeCaptured, Job: formOfJob(job), Quota: formOfCount(b.Count), Receipt: receiptOf(d)}, nil
 	case *events.JobCaptureDuplicated:
 		job, err := a.backend.Job(c.Request().Context(), d.Account, b.JobID)

@@ -23,7 +23,7 @@ func (a *api) authenticated(handler echo.HandlerFunc) echo.HandlerFunc {
 // administered calls handler likewise, for a token of scope admin. Positions are those of the account that the path names.
 func (a *api) administered(handler echo.HandlerFunc) echo.HandlerFunc {
 	return a.identified(func(c echo.Context, held capture.Token) error {
-		if !held.Admin {
+		if !held.Has(events.ScopeAdmin) {
 			return newProblem(codeScopeMissing, "")
 		}
 		if err := events.ValidAccount(c.Param(accountParam)); err != nil {

@@ -19,7 +19,7 @@ const (
 
 // captured is the answer to gopher, sent first and with the key k1, but for the digest.
 const captured = `{"outcome":"captured","job":{"id":"JOB","source_url":"https://jobs.example.com/1?utm_source=x",` +
-	`"title":"Gopher","company":"Example","status":"saved","captured_via":"api","captured_at":"2024-01-15T10:20:30.456Z"},` +
+	`"title":"Gopher","company":"Example","status":"saved","captured_via":"api","captured_at":"2024-01-15T10:20:30.456Z","updated_at":"2024-01-15T10:20:30.456Z","version":1},` +
 	`"quota":{"used":1,"limit":2,"remaining":1,"reset_date":"2024-02-01"},"receipt":{"position":"0-6","digest":"DIGEST"}}`
 
 func (n *node) digest(sequence int) string { return n.decisions[sequence-1].Digest.String() }

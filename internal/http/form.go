@@ -39,12 +39,16 @@ type jobForm struct {
 	ID string `json:"id"`
 	events.Job
 	CapturedAt string `json:"captured_at"`
+	UpdatedAt  string `json:"updated_at"`
+	Version    int64  `json:"version"`
 }
 
 const timeLayout = "2006-01-02T15:04:05.000Z"
 
 func formOfJob(job capture.StoredJob) *jobForm {
-	return &jobForm{ID: job.ID, Job: job.Job, CapturedAt: job.CapturedAt.UTC().Format(timeLayout)}
+	return &jobForm{
+		ID: job.ID, Job: job.Job, CapturedAt: job.CapturedAt.UTC().Format(timeLayout), UpdatedAt: job.UpdatedAt.UTC().Format(timeLayout), Version: job.Version,
+	}
 }
 
 // receipt is the proof of a decision: where it stands, and the digest that links it to the account's earlier ones.

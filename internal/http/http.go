@@ -48,6 +48,18 @@ type Backend struct {
 	Replay func(ctx context.Context, account string, month *capture.AccountMonth) (capture.ReplayedMonth, error)
 	// Erasures returns the decisions that erased an account, in order; none where it was never erased.
 	Erasures func(ctx context.Context, account string) ([]events.Decision, error)
+	// Try returns the decisions that requests of one account would get if they were the next, in order, and records nothing.
+	Try func(context.Context, []*events.Request) ([]events.Decision, error)
+	// Jobs returns a page of the account's jobs.
+	Jobs func(ctx context.Context, account string, q capture.JobQuery) (capture.JobPage, error)
+	// Lookup returns the jobs of the account that have one of some canonical URLs, by it.
+	Lookup func(ctx context.Context, account string, canonicalURLs []string) (map[string]capture.StoredJob, error)
+	// Account returns an account that is open, or events.ErrNotFound.
+	Account func(ctx context.Context, name string) (capture.StoredAccount, error)
+	// Accounts returns up to limit accounts that are open, in the order of their names, after one.
+	Accounts func(ctx context.Context, after string, limit int) ([]capture.StoredAccount, error)
+	// TokensOf returns up to limit tokens of an account, revoked ones included, in the order of their ids, after one.
+	TokensOf func(ctx context.Context, account, after string, limit int) ([]capture.Token, error)
 	// Job returns a job of the account, or events.ErrNotFound.
 	Job func(ctx context.Context, account, id string) (capture.StoredJob, error)
 	// Tokens returns the tokens issued under this id, revoked ones included: almost always none or one.

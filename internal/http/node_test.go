@@ -103,7 +103,7 @@ func (n *node) fold() {
 		d := capture.Decide(n.state, &n.requests[i])
 		n.state.Fold(&d)
 		if b, ok := d.Body.(*events.JobCaptured); ok {
-			n.jobs[b.JobID] = capture.StoredJob{ID: b.JobID, CapturedAt: d.Time, Job: b.Job}
+			n.jobs[b.JobID] = capture.StoredJob{ID: b.JobID, CapturedAt: d.Time, UpdatedAt: d.Time, Version: 1, Job: b.Job}
 		}
 		n.decisions = append(n.decisions, d)
 	}

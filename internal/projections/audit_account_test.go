@@ -32,7 +32,7 @@ func TestAuditOfOneAccount(t *testing.T) {
 
 	edit(t, h.path("a"), "UPDATE months SET used = used + 1 WHERE used > 0")
 	edit(t, h.path("a"), "UPDATE decisions SET data = CAST(data || ' ' AS BLOB) WHERE sequence = 5")
-	edit(t, h.path("a"), "INSERT INTO tokens VALUES ('x', 'rich', zeroblob(32), 0, 0)")
+	edit(t, h.path("a"), "INSERT INTO tokens VALUES ('x', 'rich', zeroblob(32), '', '', '', '', '', 0)")
 	h.api(t, "STREAM.MSG.DELETE.DECISIONS_0", `{"seq":9}`)
 	for _, sequence := range []uint64{54, head} { // of rich
 		h.api(t, "STREAM.MSG.DELETE.REQUESTS_0", fmt.Sprintf(`{"seq":%d}`, sequence))

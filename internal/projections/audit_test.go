@@ -291,7 +291,7 @@ func TestAuditFindsEveryEditedRow(t *testing.T) {
 	}
 	try("DELETE FROM partitions", "follows from no request") // nothing is folded then
 	try("INSERT INTO months VALUES ('demo', '2026-10', 0, 0, 0, 0, 0, 0, 0, 0, 0, zeroblob(32))", "demo row of months 2026-10 follows from no request")
-	try("INSERT INTO jobs VALUES ('demo', 'job_x', zeroblob(16), '2026-11', 0, 3)", "0-3 demo row of jobs job_x follows from no request")
+	try("INSERT INTO jobs VALUES ('demo', 7, 0, 'job_x', zeroblob(16), '2026-11', 1, 7, 'saved', 'api', zeroblob(8))", "0-7 demo row of jobs 7 follows from no request")
 	try("UPDATE months SET used = used - 1 WHERE account = 'demo' AND used > 0", fmt.Sprintf("0-%d demo row of months 2026-11: used", h.heads(t).Requests))
 }
 

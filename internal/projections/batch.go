@@ -3,7 +3,6 @@ package projections
 import (
 	"database/sql"
 	"fmt"
-	"slices"
 	"time"
 
 	"jobtally/internal/capture"
@@ -30,9 +29,11 @@ type batch struct {
 
 // accountRow is the row of an account, as the decisions so far leave it.
 type accountRow struct {
-	name, plan string
-	limit      int64
-	digest     events.Digest
+	name, plan      string
+	limit           int64
+	digest          events.Digest
+	opened, planned uint64
+	indexed, loose  int64
 }
 
 type monthKey struct {
@@ -66,7 +67,7 @@ func (db *DB) newBatch(to FoldedTo, decisions []events.Decision) (*batch, error)
 	err := each(db.writes.openAccounts, names, func(rows *sql.Rows) error {
 		var row accountRow
 		var digest sql.RawBytes
-		if err := rows.Scan(&row.name, &row.plan, &row.limit, &digest); err != nil {
+		if err := rows.Scan(&row.name, &row.plan, &row.limit, &digest, &row.opened, &row.planned, &row.indexed, &row.loose); err != nil {
 			return err
 		}
 		copy(row.digest[:], digest)
@@ -91,7 +92,8 @@ func (b *batch) fold(d *events.Decision) error {
 		if b.accounts[d.Account] != nil {
 			return fmt.Errorf("%w: account %s is open already; %s", ErrMismatch, d.Account, b.db.remedy())
 		}
-		b.add(&accountRow{name: d.Account, plan: opened.Plan, limit: opened.Limit})
+		at := d.Position.Sequence
+		b.add(&accountRow{name: d.Account, plan: opened.Plan, limit: opened.Limit, opened: at, planned: at, indexed: int64(at)})
 	}
 	if err := d.Verify(b.previous(d)); err != nil {
 		return fmt.Errorf("%w: %w", ErrMismatch, err)
@@ -104,6 +106,9 @@ func (b *batch) fold(d *events.Decision) error {
 	payloadHash, err := b.foldBody(d, t)
 	b.decisions = append(b.decisions, int64(d.Position.Partition), int64(d.Position.Sequence), d.Account, d.RequestID,
 		events.TypeOf(d.Body), d.Time.Format(time.RFC3339Nano), d.RequestDigest[:], d.Digest[:], payloadHash, d.Data)
+	if account := b.accounts[d.Account]; err == nil && account != nil && account.loose == chunkSize {
+		return b.index(account)
+	}
 	return err
 }
 
@@ -125,8 +130,7 @@ func (b *batch) previous(d *events.Decision) events.Digest {
 func (b *batch) foldBody(d *events.Decision, t *tally) (payloadHash []byte, err error) {
 	switch body := d.Body.(type) {
 	case *events.JobCaptured:
-		b.jobs = append(b.jobs, d.Account, body.JobID, urlKey(body.CanonicalURL), string(body.Month),
-			int64(d.Position.Partition), int64(d.Position.Sequence))
+		b.capture(d, body)
 		if body.Job.CapturedVia == extension {
 			t.extension++
 		}
@@ -138,15 +142,19 @@ func (b *batch) foldBody(d *events.Decision, t *tally) (payloadHash []byte, err 
 	case *events.JobCaptureRejected:
 		b.day(d, t).rejected++
 		return body.PayloadHash[:], b.count(t, body.Count, 0)
+	case *events.JobUpdated:
+		err = b.updateJob(d, body)
+	case *events.JobDeleted:
+		err = b.deleteJob(d, body)
 	case *events.AccountOpened:
 		err = b.setLimit(d, body.Limit)
 	case *events.PlanChanged:
 		if account := b.accounts[d.Account]; account != nil {
-			account.plan, account.limit = body.Plan, body.Limit
+			account.plan, account.limit, account.planned = body.Plan, body.Limit, d.Position.Sequence
 			err = b.setLimit(d, body.Limit)
 		}
 	case *events.TokenIssued:
-		_, err = b.db.writes.token.Exec(body.TokenID, d.Account, body.SecretHash[:], slices.Contains(body.Scopes, events.ScopeAdmin))
+		err = b.issue(d, body)
 	case *events.TokenRevoked:
 		_, err = b.db.writes.revoke.Exec(body.TokenID, d.Account)
 	case *events.MonthArchived:
@@ -208,10 +216,7 @@ func (b *batch) tallyOf(d *events.Decision) *tally {
 
 // write writes the rows that were gathered.
 func (b *batch) write() error {
-	if err := b.db.bulks.decisions.run(b.decisions, nil); err != nil {
-		return err
-	}
-	if err := b.db.bulks.jobs.run(b.jobs, nil); err != nil {
+	if err := b.writeDecisions(); err != nil {
 		return err
 	}
 	if err := b.writeMonths(); err != nil {
@@ -225,9 +230,27 @@ func (b *batch) write() error {
 	}
 	args := make([]any, 0, len(b.changed)*b.db.bulks.accounts.width)
 	for _, row := range b.changed {
-		args = append(args, row.name, row.plan, row.limit, row.digest[:])
+		args = append(args, row.name, int64(b.partition), row.plan, row.limit, row.digest[:],
+			int64(row.opened), int64(row.planned), row.indexed, row.loose)
 	}
 	return b.db.bulks.accounts.run(args, nil)
+}
+
+// writeDecisions writes the decisions so far, and the jobs that they captured.
+func (b *batch) writeDecisions() error {
+	if err := b.db.bulks.decisions.run(b.decisions, nil); err != nil {
+		return err
+	}
+	b.decisions = b.decisions[:0]
+	return b.writeJobs()
+}
+
+func (b *batch) writeJobs() error {
+	if err := b.db.bulks.jobs.run(b.jobs, nil); err != nil {
+		return err
+	}
+	b.jobs = b.jobs[:0]
+	return nil
 }
 
 func (b *batch) writeMonths() error {

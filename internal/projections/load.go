@@ -19,6 +19,7 @@ type wanted struct {
 	captures []*events.Request
 	requests [][2]string // account, request id
 	tokens   [][2]string // account, token id
+	jobs     [][2]string // account, job id
 
 	closing *events.Request // of a month; nil in most batches
 	closes  events.Month
@@ -50,7 +51,7 @@ func (db *DB) Load(partition int, requests []events.Request) (state *capture.Sta
 	state, position = capture.NewState(), at.Sequence
 	state.Archived, state.Archive = at.Archived, at.Archive
 	steps := []func(*capture.State, wanted) error{
-		db.loadAccounts, db.loadMonths, db.loadJobs, db.loadFirstAnswers, db.loadTokens, db.loadClosing, db.loadErasing,
+		db.loadAccounts, db.loadMonths, db.loadJobs, db.loadTracked, db.loadFirstAnswers, db.loadTokens, db.loadClosing, db.loadErasing,
 	}
 	for _, step := range steps {
 		if err := step(state, w); err != nil {
@@ -74,6 +75,10 @@ func collect(requests []events.Request, archived events.Month) (w wanted) {
 			w.urls = append(w.urls, [2]string{r.Account, fmt.Sprintf("%x", urlKey(b.CanonicalURL))})
 			w.requests = append(w.requests, [2]string{r.Account, r.ID})
 			w.captures = append(w.captures, r)
+		case *events.JobUpdateRequested:
+			w.jobs = append(w.jobs, [2]string{r.Account, b.JobID})
+		case *events.JobDeleteRequested:
+			w.jobs = append(w.jobs, [2]string{r.Account, b.JobID})
 		case *events.TokenIssueRequested:
 			w.tokens = append(w.tokens, [2]string{r.Account, b.TokenID})
 		case *events.TokenRevokeRequested:
@@ -132,6 +137,26 @@ func (db *DB) loadJobs(state *capture.State, w wanted) error {
 		}
 		if account := state.Accounts[w.urls[i][0]]; account != nil {
 			account.Jobs[w.captures[i].Body.(*events.JobCaptureRequested).CanonicalURL] = id
+		}
+		return nil
+	})
+}
+
+func (db *DB) loadTracked(state *capture.State, w wanted) error {
+	return each(db.loads.tracked, w.jobs, func(rows *sql.Rows) error {
+		var i int
+		var job capture.TrackedJob
+		var ceType string
+		var data []byte
+		if err := rows.Scan(&i, &job.Version, &ceType, &data); err != nil {
+			return err
+		}
+		var err error
+		if job.Content, job.CanonicalURL, err = contentOf(ceType, data); err != nil {
+			return err
+		}
+		if account := state.Accounts[w.jobs[i][0]]; account != nil {
+			account.Tracked[w.jobs[i][1]] = job
 		}
 		return nil
 	})

@@ -34,25 +34,6 @@ func (db *DB) Quota(ctx context.Context, account string, month events.Month) (ca
 	return q, nil
 }
 
-// Job returns a job in an account's tracker. The error is ErrNotFound when it has none under that id.
-func (db *DB) Job(ctx context.Context, account, id string) (capture.StoredJob, error) {
-	if err := db.hold(&db.reads.job); err != nil {
-		return capture.StoredJob{}, err
-	}
-	defer db.pass()
-	var at string
-	var data []byte
-	if err := db.reads.job.QueryRowContext(context.WithoutCancel(ctx), account, id).Scan(&at, &data); err != nil {
-		return capture.StoredJob{}, db.readError(err)
-	}
-	body, err := events.DecodeBody(events.TypeJobCaptured, data)
-	if err != nil {
-		return capture.StoredJob{}, err
-	}
-	capturedAt, err := time.Parse(time.RFC3339Nano, at)
-	return capture.StoredJob{ID: id, CapturedAt: capturedAt, Job: body.(*events.JobCaptured).Job}, err
-}
-
 // Tokens returns the tokens issued under an id: one, none, or in theory more, since each partition issues its own.
 // The slice is shared: it is for reading only.
 func (db *DB) Tokens(ctx context.Context, id string) ([]capture.Token, error) {
@@ -73,22 +54,12 @@ func (db *DB) Tokens(ctx context.Context, id string) ([]capture.Token, error) {
 	return tokens, err
 }
 
-func (db *DB) readTokens(ctx context.Context, id string) (tokens []capture.Token, err error) {
+func (db *DB) readTokens(ctx context.Context, id string) ([]capture.Token, error) {
 	rows, err := db.reads.tokens.QueryContext(context.WithoutCancel(ctx), id)
 	if err != nil {
 		return nil, db.readError(err)
 	}
-	defer rows.Close()
-	for rows.Next() {
-		var t capture.Token
-		var hash []byte
-		if err := rows.Scan(&t.Account, &hash, &t.Admin, &t.Revoked); err != nil {
-			return nil, db.readError(err)
-		}
-		copy(t.SecretHash[:], hash)
-		tokens = append(tokens, t)
-	}
-	return tokens, db.readError(rows.Err())
+	return db.scanTokens(rows)
 }
 
 // Decision returns the decision at a position. The error is ErrNotFound when it is not folded: a commit is in the file
@@ -163,7 +134,7 @@ func scanDecision(scan func(...any) error, partition int) (d events.Decision, er
 	}
 	copy(d.RequestDigest[:], requestDigest)
 	copy(d.Digest[:], digest)
-	if d.Time, err = time.Parse(time.RFC3339Nano, at); err != nil {
+	if d.Time, err = parseTime(at); err != nil {
 		return d, err
 	}
 	d.Body, err = events.DecodeBody(ceType, d.Data)
@@ -179,3 +150,5 @@ func (db *DB) readError(err error) error {
 	}
 	return db.fail(err)
 }
+
+func parseTime(text string) (time.Time, error) { return time.Parse(time.RFC3339Nano, text) }

@@ -40,11 +40,18 @@ CREATE UNIQUE INDEX first_answers ON decisions (account, request_id) WHERE paylo
 -- The other decisions. With the index above it finds all of an account.
 CREATE INDEX other_answers ON decisions (account) WHERE payload_hash IS NULL;
 
+-- opened and planned are the sequences of the decisions that opened the account, and that set its plan. The jobs whose
+-- content is of a decision after indexed are loose: not in the word index yet. There are never chunkSize of them.
 CREATE TABLE accounts (
   name        TEXT    PRIMARY KEY,
+  partition   INTEGER NOT NULL,
   plan        TEXT    NOT NULL,
   quota_limit INTEGER NOT NULL CHECK (quota_limit >= -1),
-  digest      BLOB    NOT NULL CHECK (length(digest) = 32) -- the last link of the account's chain
+  digest      BLOB    NOT NULL CHECK (length(digest) = 32), -- the last link of the account's chain
+  opened      INTEGER NOT NULL,
+  planned     INTEGER NOT NULL,
+  indexed     INTEGER NOT NULL,
+  loose       INTEGER NOT NULL CHECK (loose >= 0)
 ) STRICT, WITHOUT ROWID;
 
 -- The limit of each account at the end of each month in which it was set.
@@ -131,27 +138,60 @@ CREATE TABLE erased_months (
   PRIMARY KEY (partition, month, account, sequence)
 ) STRICT, WITHOUT ROWID;
 
--- The jobs in each tracker. The content is the data of the decision at partition, sequence.
+-- The jobs in each tracker. sequence is that of the decision that captured it, changed of the one that has its content:
+-- the same until it is updated. status, via and company are of the content; company is a hash of it in lower case.
 CREATE TABLE jobs (
   account   TEXT    NOT NULL,
+  sequence  INTEGER NOT NULL,
+  partition INTEGER NOT NULL,
   id        TEXT    NOT NULL,
   url_key   BLOB    NOT NULL CHECK (length(url_key) = 16), -- of the canonical URL
-  month     TEXT    NOT NULL,
-  partition INTEGER NOT NULL,
-  sequence  INTEGER NOT NULL,
-  PRIMARY KEY (account, id)
+  month     TEXT    NOT NULL,                              -- that it counts in
+  version   INTEGER NOT NULL CHECK (version >= 1),
+  changed   INTEGER NOT NULL,
+  status    TEXT    NOT NULL,
+  via       TEXT    NOT NULL,
+  company   BLOB    NOT NULL CHECK (length(company) = 8),
+  PRIMARY KEY (account, sequence)
 ) STRICT, WITHOUT ROWID;
+
+CREATE UNIQUE INDEX jobs_by_id ON jobs (account, id);
 
 -- One URL is one job.
 CREATE UNIQUE INDEX jobs_by_url ON jobs (account, url_key);
+
+-- The jobs that were updated. The others are found by their sequence.
+CREATE INDEX updated_jobs ON jobs (account, changed) WHERE version > 1;
+
+-- The word index of an account, in chunks of chunkSize jobs: whenever so many are loose they become the next chunk. jobs has
+-- their sequences. A job that is updated later is in a later chunk, or loose; what the earlier one says of it is outdated.
+CREATE TABLE chunks (
+  account TEXT    NOT NULL,
+  chunk   INTEGER NOT NULL, -- the sequence of the decision that filled it
+  jobs    BLOB    NOT NULL,
+  PRIMARY KEY (account, chunk)
+) STRICT, WITHOUT ROWID;
+
+-- The words of a chunk, in order, in blocks: each word with the places of its jobs in the chunk.
+CREATE TABLE words (
+  account TEXT    NOT NULL,
+  chunk   INTEGER NOT NULL,
+  first   TEXT    NOT NULL, -- word of the block
+  block   BLOB    NOT NULL,
+  PRIMARY KEY (account, chunk, first)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE tokens (
   id          TEXT    NOT NULL,
   account     TEXT    NOT NULL,
   secret_hash BLOB    NOT NULL CHECK (length(secret_hash) = 32),
-  admin       INTEGER NOT NULL CHECK (admin IN (0, 1)),
+  issued      TEXT    NOT NULL,
+  scopes      TEXT    NOT NULL, -- apart by a space
+  name        TEXT    NOT NULL,
+  last_four   TEXT    NOT NULL,
+  expires     TEXT    NOT NULL, -- empty: never
   revoked     INTEGER NOT NULL CHECK (revoked IN (0, 1)),
   PRIMARY KEY (id, account)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX tokens_of_account ON tokens (account);
+CREATE INDEX tokens_of_account ON tokens (account, id);

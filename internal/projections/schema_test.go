@@ -18,7 +18,7 @@ func TestSchemaIsStrict(t *testing.T) {
 	t.Parallel()
 	db := newDB(t)
 	tables := column(t, db, "SELECT name || ': ' || sql FROM sqlite_schema WHERE type = 'table'")
-	if len(tables) != 13 {
+	if len(tables) != 15 {
 		t.Errorf("%d tables", len(tables))
 	}
 	for _, definition := range tables {
@@ -121,7 +121,7 @@ func TestRefusedFileIsMendedAsItSays(t *testing.T) {
 			_, err := db.writer.ExecContext(within(t), "PRAGMA user_version = 99")
 			ok(t, err)
 			ok(t, db.Close())
-		}, "has schema version 99, this jobtally writes 2"},
+		}, "has schema version 99, this jobtally writes 3"},
 		"another program's": {func(t *testing.T, db *DB) {
 			_, err := db.writer.ExecContext(within(t), "PRAGMA user_version = 0")
 			ok(t, err)
@@ -216,13 +216,13 @@ func TestEveryStatementSearchesAnIndex(t *testing.T) {
 		"accounts":     "SEARCH accounts USING PRIMARY KEY (name=?)",
 		"openAccounts": "SEARCH accounts USING PRIMARY KEY (name=?)",
 		"months":       "SEARCH months USING PRIMARY KEY (account=? AND month=?)",
-		"jobs":         "SEARCH jobs USING COVERING INDEX jobs_by_url (account=? AND url_key=?)",
+		"jobs":         "SEARCH jobs USING INDEX jobs_by_url (account=? AND url_key=?)",
 		"firstAnswers": "SEARCH decisions USING INDEX first_answers (account=? AND request_id=?)",
 		"tokensOf":     "SEARCH tokens USING PRIMARY KEY (id=? AND account=?)",
 		"decision":     "SEARCH decisions USING PRIMARY KEY (partition=? AND sequence=?)",
 		"decisions":    "SEARCH decisions USING PRIMARY KEY (partition=? AND sequence>?)",
 		"quota":        "SEARCH months USING PRIMARY KEY (account=? AND month=?)",
-		"job":          "SEARCH jobs USING PRIMARY KEY (account=? AND id=?)",
+		"job":          "SEARCH jobs USING INDEX jobs_by_id (account=? AND id=?)",
 		"tokens":       "SEARCH tokens USING PRIMARY KEY (id=?)",
 		"revoke":       "SEARCH tokens USING PRIMARY KEY (id=? AND account=?)",
 		"totals":       "SEARCH totals USING PRIMARY KEY (partition=? AND month=?)",
@@ -238,6 +238,23 @@ func TestEveryStatementSearchesAnIndex(t *testing.T) {
 		"lastErasures": "SEARCH erasures USING COVERING INDEX erasures_of_partition (partition=?)",
 		"lastDecision": "SEARCH decisions USING PRIMARY KEY (partition=? AND sequence<?)",
 		"history":      "SEARCH months USING PRIMARY KEY (account=? AND month>? AND month<?)",
+		"tracked":      "SEARCH jobs USING INDEX jobs_by_id (account=? AND id=?)",
+		"stored":       "SEARCH jobs USING INDEX jobs_by_id (account=? AND id=?)",
+		"update":       "SEARCH jobs USING PRIMARY KEY (account=? AND sequence=?)",
+		"remove":       "SEARCH jobs USING PRIMARY KEY (account=? AND sequence=?)",
+		"lookup":       "SEARCH jobs USING INDEX jobs_by_url (account=? AND url_key=?)",
+		"page":         "SEARCH jobs USING PRIMARY KEY (account=? AND sequence=?)",
+		"newest":       "SEARCH jobs USING PRIMARY KEY (account=? AND sequence<?)",
+		"updated":      "SEARCH jobs USING INDEX updated_jobs (account=? AND changed<?)",
+		"edits":        "SEARCH jobs USING INDEX updated_jobs (account=?)",
+		"filtered":     "SEARCH jobs USING PRIMARY KEY (account=?)",
+		"loose":        "SEARCH jobs USING INDEX updated_jobs (account=? AND changed>?)",
+		"unindexed":    "SEARCH jobs USING INDEX updated_jobs (account=? AND changed>?)",
+		"chunks":       "SEARCH chunks USING PRIMARY KEY (account=?)",
+		"words":        "SEARCH w USING PRIMARY KEY (account=? AND chunk=? AND first>? AND first<?)",
+		"account":      "SEARCH accounts USING PRIMARY KEY (name=?)",
+		"list":         "SEARCH accounts USING PRIMARY KEY (name>?)",
+		"issued":       "SEARCH tokens USING INDEX tokens_of_account (account=? AND id>?)",
 		"month":        "SEARCH days USING PRIMARY KEY (account=? AND month=?)",
 	}
 	found := 0

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"math"
+	"strings"
 
 	"jobtally/internal/events"
 )
@@ -14,12 +15,16 @@ type readStatements struct {
 	decision, decisions, quota, job, tokens, firstMonth, history, month *sql.Stmt
 
 	erased, lastErasures, erasures, lastDecision *sql.Stmt
+
+	newest, updated, lookup, page, filtered, edits, loose, chunks, words *sql.Stmt // of jobs
+
+	account, list, issued *sql.Stmt // of accounts and their tokens
 }
 
 // loadStatements run on the pinned connection of Load. Those over a list take it as one JSON array and answer with the
 // index of the element; CROSS JOIN keeps SQLite from scanning the table instead of the list.
 type loadStatements struct {
-	position, accounts, months, jobs, firstAnswers, tokensOf *sql.Stmt
+	position, accounts, months, jobs, tracked, firstAnswers, tokensOf *sql.Stmt
 
 	totals, leaves, monthsOf *sql.Stmt // for closing a month, and erasing an account
 }
@@ -27,6 +32,8 @@ type loadStatements struct {
 // writeStatements run on the pinned writing connection.
 type writeStatements struct {
 	token, revoke, position, openAccounts, limit, laterLimits, archive *sql.Stmt
+
+	stored, update, remove, unindexed, chunk, block *sql.Stmt // of jobs
 
 	seenMonths, firstDigests, otherDigests, erasure, erasedMonth *sql.Stmt // for erasing an account
 }
@@ -40,6 +47,30 @@ type bulkStatements struct {
 const monthColumns = "requests, used, duplicated, rejected, repeated, first, last, digest"
 
 const notErased = "type != '" + events.TypeAccountErased + "'"
+
+// jobColumns are what a stored job is read from, given the decisions c that captured it and v that has its content.
+const (
+	jobColumns  = "jobs.sequence, jobs.id, jobs.version, jobs.changed, c.time, v.time, v.type, v.data"
+	joinContent = ` JOIN decisions AS c ON c.partition = jobs.partition AND c.sequence = jobs.sequence
+			JOIN decisions AS v ON v.partition = jobs.partition AND v.sequence = jobs.changed`
+	selectJobs = "SELECT " + jobColumns + " FROM jobs" + joinContent
+
+	// filters are the conditions of a JobQuery. The parameter of one that asks for nothing is NULL.
+	filters = ` AND (?3 IS NULL OR status = ?3) AND (?4 IS NULL OR via = ?4) AND (?5 IS NULL OR month = ?5) AND (?6 IS NULL OR company = ?6)`
+
+	// looseJobs are the jobs of an account that are not in the word index: those captured since, and those updated since.
+	looseJobs = `SELECT jobs.sequence, v.data FROM (
+			SELECT sequence, partition, changed FROM jobs WHERE account = ?1 AND sequence > ?2
+			UNION ALL SELECT sequence, partition, changed FROM jobs INDEXED BY updated_jobs
+			WHERE account = ?1 AND changed > ?2 AND version > 1 AND sequence <= ?2
+		) AS jobs JOIN decisions AS v ON v.partition = jobs.partition AND v.sequence = jobs.changed`
+)
+
+const selectAccounts = `SELECT name, plan, quota_limit, o.time, p.partition, p.sequence, p.time, p.type, p.data FROM accounts
+	JOIN decisions AS o ON o.partition = accounts.partition AND o.sequence = opened
+	JOIN decisions AS p ON p.partition = accounts.partition AND p.sequence = planned`
+
+const tokenColumns = "id, account, secret_hash, issued, scopes, name, last_four, expires, revoked"
 
 const decisionColumns = "sequence, account, request_id, type, time, request_digest, digest, data"
 
@@ -57,6 +88,9 @@ func (db *DB) prepare() error {
 			FROM json_each(?) AS k CROSS JOIN months ON account = k.value ->> 0 AND month = k.value ->> 1`},
 		{db.loader, &l.jobs, `SELECT k.key, jobs.id
 			FROM json_each(?) AS k CROSS JOIN jobs ON account = k.value ->> 0 AND url_key = unhex(k.value ->> 1)`},
+		{db.loader, &l.tracked, `SELECT k.key, version, d.type, d.data
+			FROM json_each(?) AS k CROSS JOIN jobs ON jobs.account = k.value ->> 0 AND jobs.id = k.value ->> 1
+			JOIN decisions AS d ON d.partition = jobs.partition AND d.sequence = jobs.changed`},
 		{db.loader, &l.firstAnswers, `SELECT k.key, partition, sequence, payload_hash
 			FROM json_each(?) AS k CROSS JOIN decisions
 			ON account = k.value ->> 0 AND request_id = k.value ->> 1 AND payload_hash IS NOT NULL`},
@@ -76,9 +110,26 @@ func (db *DB) prepare() error {
 			FROM decisions WHERE partition = ? AND sequence > ? ORDER BY sequence LIMIT ?`},
 		{db.reading, &r.quota, `SELECT quota_limit, coalesce(used, 0)
 			FROM accounts LEFT JOIN months ON account = name AND month = ?2 WHERE name = ?1`},
-		{db.reading, &r.job, `SELECT time, data
-			FROM jobs JOIN decisions USING (partition, sequence) WHERE jobs.account = ? AND id = ?`},
-		{db.reading, &r.tokens, `SELECT account, secret_hash, admin, revoked FROM tokens WHERE id = ?`},
+		{db.reading, &r.job, selectJobs + ` WHERE jobs.account = ? AND id = ?`},
+		{db.reading, &r.newest, selectJobs + ` WHERE jobs.account = ?1 AND jobs.sequence < ?2 AND (?8 OR version = 1)` + filters +
+			` ORDER BY jobs.sequence DESC LIMIT ?7`},
+		{db.reading, &r.updated, selectJobs + ` WHERE jobs.account = ?1 AND changed < ?2 AND version > 1` + filters +
+			` ORDER BY changed DESC LIMIT ?7`},
+		{db.reading, &r.lookup, `SELECT k.key, ` + jobColumns + `
+			FROM json_each(?2) AS k CROSS JOIN jobs ON jobs.account = ?1 AND url_key = unhex(k.value)` + joinContent},
+		{db.reading, &r.page, `SELECT ` + jobColumns + `
+			FROM json_each(?2) AS k CROSS JOIN jobs ON jobs.account = ?1 AND jobs.sequence = k.value` + joinContent},
+		{db.reading, &r.filtered, `SELECT jobs.sequence FROM jobs WHERE jobs.account = ?1` + filters},
+		{db.reading, &r.edits, `SELECT sequence, changed FROM jobs INDEXED BY updated_jobs WHERE account = ? AND version > 1`},
+		{db.reading, &r.loose, strings.ReplaceAll(looseJobs, "?2", "(SELECT indexed FROM accounts WHERE name = ?1)")},
+		{db.reading, &r.chunks, `SELECT chunk, jobs FROM chunks WHERE account = ?`},
+		{db.reading, &r.words, `SELECT c.chunk, block FROM chunks AS c CROSS JOIN words AS w ON w.account = c.account AND w.chunk = c.chunk
+			AND first >= coalesce((SELECT max(first) FROM words WHERE account = c.account AND chunk = c.chunk AND first <= ?2), '')
+			AND first < ?2 || char(1114111) WHERE c.account = ?1`},
+		{db.reading, &r.account, selectAccounts + ` WHERE name = ?`},
+		{db.reading, &r.list, selectAccounts + ` WHERE name > ? ORDER BY name LIMIT ?`},
+		{db.reading, &r.issued, `SELECT ` + tokenColumns + ` FROM tokens WHERE account = ? AND id > ? ORDER BY id LIMIT ?`},
+		{db.reading, &r.tokens, `SELECT ` + tokenColumns + ` FROM tokens WHERE id = ?`},
 		{db.reading, &r.firstMonth, `SELECT min(month) FROM totals WHERE partition = ? AND month > ?`},
 		{db.reading, &r.erased, `SELECT 1 FROM erasures WHERE account = ? LIMIT 1`},
 		{db.reading, &r.history, historyQuery},
@@ -91,12 +142,19 @@ func (db *DB) prepare() error {
 		{db.reading, &r.lastDecision, `SELECT ` + decisionColumns + `
 			FROM decisions WHERE partition = ? AND sequence < ? ORDER BY sequence DESC LIMIT 1`},
 
-		{db.writer, &w.token, `INSERT INTO tokens (id, account, secret_hash, admin, revoked) VALUES (?, ?, ?, ?, 0)`},
+		{db.writer, &w.token, `INSERT INTO tokens (id, account, secret_hash, issued, scopes, name, last_four, expires, revoked)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)`},
 		{db.writer, &w.revoke, `UPDATE tokens SET revoked = 1 WHERE id = ? AND account = ?`},
 		{db.writer, &w.position, `INSERT INTO partitions (partition, sequence, digest, archived, archive) VALUES (?, ?, ?, ?, ?)
 			ON CONFLICT DO UPDATE SET sequence = excluded.sequence, digest = excluded.digest,
 			archived = excluded.archived, archive = excluded.archive`},
-		{db.writer, &w.openAccounts, `SELECT name, plan, quota_limit, digest
+		{db.writer, &w.stored, `SELECT sequence, version, changed FROM jobs WHERE account = ? AND id = ?`},
+		{db.writer, &w.update, `UPDATE jobs SET version = version + 1, changed = ?, status = ?, company = ? WHERE account = ? AND sequence = ?`},
+		{db.writer, &w.remove, `DELETE FROM jobs WHERE account = ? AND sequence = ?`},
+		{db.writer, &w.unindexed, looseJobs},
+		{db.writer, &w.chunk, `INSERT INTO chunks (account, chunk, jobs) VALUES (?, ?, ?)`},
+		{db.writer, &w.block, `INSERT INTO words (account, chunk, first, block) VALUES (?, ?, ?, ?)`},
+		{db.writer, &w.openAccounts, `SELECT name, plan, quota_limit, digest, opened, planned, indexed, loose
 			FROM json_each(?) AS k CROSS JOIN accounts ON name = k.value`},
 		{db.writer, &w.limit, `INSERT OR REPLACE INTO limits (account, month, quota_limit) VALUES (?, ?, ?)`},
 		{db.writer, &w.laterLimits, `DELETE FROM limits WHERE account = ? AND month > ?`},
@@ -135,7 +193,7 @@ func (db *DB) prepareErase() error {
 	for _, rows := range []string{
 		"decisions WHERE account = ? AND payload_hash IS NOT NULL", "decisions WHERE account = ? AND payload_hash IS NULL AND " + notErased,
 		"jobs WHERE account = ?", "months WHERE account = ?", "days WHERE account = ?", "limits WHERE account = ?",
-		"tokens WHERE account = ?", "accounts WHERE name = ?",
+		"chunks WHERE account = ?", "words WHERE account = ?", "tokens WHERE account = ?", "accounts WHERE name = ?",
 	} {
 		stmt, err := db.writer.PrepareContext(context.Background(), "DELETE FROM "+rows)
 		if err != nil {
@@ -156,7 +214,7 @@ func (db *DB) prepareBulks() (err error) {
 	}{
 		{&b.decisions, 10, `INSERT INTO decisions
 			(partition, sequence, account, request_id, type, time, request_digest, digest, payload_hash, data) VALUES`},
-		{&b.jobs, 6, `INSERT INTO jobs (account, id, url_key, month, partition, sequence) VALUES`},
+		{&b.jobs, 11, `INSERT INTO jobs (account, sequence, partition, id, url_key, month, version, changed, status, via, company) VALUES`},
 		{&b.months, 12, `INSERT INTO months
 			(account, month, partition, requests, used, duplicated, rejected, repeated, extension, first, last, digest) VALUES
 			ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, used = used + excluded.used,
@@ -172,8 +230,9 @@ func (db *DB) prepareBulks() (err error) {
 			ON CONFLICT DO UPDATE SET requests = requests + excluded.requests, captured = captured + excluded.captured,
 			duplicated = duplicated + excluded.duplicated, rejected = rejected + excluded.rejected,
 			repeated = repeated + excluded.repeated, first = min(first, excluded.first), last = max(last, excluded.last)`},
-		{&b.accounts, 4, `INSERT INTO accounts (name, plan, quota_limit, digest) VALUES
-			ON CONFLICT DO UPDATE SET plan = excluded.plan, quota_limit = excluded.quota_limit, digest = excluded.digest`},
+		{&b.accounts, 9, `INSERT INTO accounts (name, partition, plan, quota_limit, digest, opened, planned, indexed, loose) VALUES
+			ON CONFLICT DO UPDATE SET plan = excluded.plan, quota_limit = excluded.quota_limit, digest = excluded.digest,
+			planned = excluded.planned, indexed = excluded.indexed, loose = excluded.loose`},
 	} {
 		if *s.into, err = db.prepareBulk(s.query, s.width); err != nil {
 			return db.fail(err)

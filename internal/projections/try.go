@@ -1,0 +1,38 @@
+package projections
+
+import (
+	"context"
+
+	"jobtally/internal/capture"
+	"jobtally/internal/events"
+)
+
+// Try returns the decisions that requests of one account would get if they were the next, in order. Nothing is recorded. They
+// are decided as any other requests are, on what is folded. The error is ErrUnavailable while the file is only read.
+func (db *DB) Try(_ context.Context, requests []*events.Request) ([]events.Decision, error) {
+	if err := db.hold(&db.loads.position); err != nil {
+		return nil, err
+	}
+	defer db.pass()
+	partition := events.PartitionOf(requests[0].Account, len(db.partitions))
+	decoded := make([]events.Request, len(requests))
+	for i, r := range requests {
+		m := r.Message(len(db.partitions))
+		m.Sequence = uint64(i + 1) // a number to decode it with; the real one follows
+		var err error
+		if decoded[i], err = events.DecodeRequest(m, partition, len(db.partitions)); err != nil {
+			return nil, err
+		}
+	}
+	state, position, err := db.Load(partition, decoded)
+	if err != nil {
+		return nil, err
+	}
+	decisions := make([]events.Decision, len(decoded))
+	for i := range decoded {
+		decoded[i].Position.Sequence = position + uint64(i) + 1
+		decisions[i] = capture.Decide(state, &decoded[i])
+		state.Fold(&decisions[i])
+	}
+	return decisions, nil
+}
