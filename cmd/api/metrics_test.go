@@ -71,7 +71,7 @@ func TestMetricsCountWhatHappened(t *testing.T) {
 	s.capture(t, jobURL(3)).wants(t, http.StatusForbidden)
 	s.post(t, "{").wants(t, http.StatusBadRequest)
 	s.get(t, "/api/jobs/quota", "Authorization: Bearer jt_wrong").wants(t, http.StatusUnauthorized)
-	s.get(t, "/secret/"+s.token).wants(t, http.StatusNotFound)
+	s.get(t, "/secret/elsewhere").wants(t, http.StatusNotFound)
 	if r, err := s.call("BREW", "/coffee", nil); err != nil || r.status < 400 {
 		t.Errorf("%d, %v", r.status, err)
 	}
