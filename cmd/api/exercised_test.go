@@ -12,12 +12,12 @@ import (
 
 // notExercised says why nothing in this package exercises a status of an operation. An operation of * is any.
 var notExercised = map[string]string{
-	"* 500":          "a fault of the service; TestPanicsAndUnknownErrors of internal/http",
+	"* 500":          "a fault of the service; TestFailuresTellNothing and TestFailuresOfReading of internal/http",
 	"* 503":          "the moments in which a node starts or has no ledger; internal/http, operation by operation",
-	"* 429":          "to come",
+	"* 429":          "clients on this machine are not limited; limits_test.go of internal/http",
 	"* 403":          "to come",
 	"getJob 304":     "to come",
-	"getQuota 404":   "the account is erased between two reads; TestFailures of internal/http",
+	"getQuota 404":   "the account is erased between two reads; TestQuotaOfUnknownAccount of internal/http",
 	"listMonths 404": "likewise; TestFailuresOfReadingMonths of internal/http",
 	"getMonth 422":   "a month of 100,000 requests; TestReplayOfALargeMonthIsRefused of internal/http",
 }
