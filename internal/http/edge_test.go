@@ -9,6 +9,7 @@ import (
 	"net"
 	nethttp "net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,6 +73,53 @@ func TestOneTokenIDWithTwoSecrets(t *testing.T) {
 	x := n.send(t, "GET", "/api/jobs/quota", "", "Authorization: Bearer "+n.bob.Reveal())
 	x.wants(t, 200, `{"used":0,"limit":-1…`)
 	n.send(t, "GET", "/api/jobs/quota", "").wantsProblem(t, codeTokenUnknown)
+}
+
+// TestScopes: a token without a scope for jobs has both, whatever else it has.
+func TestScopes(t *testing.T) {
+	n := newNode(t)
+	calls := map[string]string{
+		"GET /api/jobs/quota": events.ScopeJobsRead, "HEAD /api/jobs/quota": events.ScopeJobsRead, "GET /api/jobs/quota/history": events.ScopeJobsRead,
+		"GET /api/jobs/captures/0-1": events.ScopeJobsRead, "GET /api/jobs/job_1": events.ScopeJobsRead,
+		"POST /api/jobs": events.ScopeJobsWrite, "DELETE /api/admin/accounts/bob": events.ScopeAdmin,
+	}
+	for _, tt := range []struct{ scopes, has string }{
+		{"", "jobs:read jobs:write"}, {"admin", "jobs:read jobs:write admin"}, {"jobs:read", "jobs:read"}, {"jobs:write", "jobs:write"},
+		{"jobs:read jobs:write", "jobs:read jobs:write"}, {"admin jobs:read", "admin jobs:read"},
+	} {
+		issued := capture.Token{Account: "anna", SecretHash: n.anna.Hash(), TokenTerms: events.TokenTerms{Scopes: strings.Fields(tt.scopes)}}
+		n.Tokens = func(context.Context, string) ([]capture.Token, error) { return []capture.Token{issued}, nil }
+		for call, scope := range calls {
+			method, path, _ := strings.Cut(call, " ")
+			x := n.send(t, method, path, "")
+			if slices.Contains(strings.Fields(tt.has), scope) {
+				if strings.Contains(x.body, `"scope_missing"`) {
+					t.Errorf("%s with scopes %q: %s", call, tt.scopes, x.body)
+				}
+				continue
+			}
+			x.wantsProblem(t, codeScopeMissing)
+			x.wantsHeader(t, `WWW-Authenticate: Bearer realm="jobtally", error="insufficient_scope", scope="`+scope+`"`)
+			if !strings.Contains(x.body, "needs a token of scope "+scope) {
+				t.Errorf("%s: %s", call, x.body)
+			}
+		}
+	}
+}
+
+func TestTokensExpire(t *testing.T) {
+	n := newNode(t)
+	expires := n.now.Truncate(time.Millisecond)
+	issued := capture.Token{Account: "anna", SecretHash: n.anna.Hash(), TokenTerms: events.TokenTerms{ExpiresAt: expires}}
+	n.Tokens = func(context.Context, string) ([]capture.Token, error) { return []capture.Token{issued}, nil }
+	n.now = expires.Add(-time.Millisecond)
+	n.send(t, "GET", "/api/jobs/quota", "").wants(t, 200, `{"used"…`)
+	n.now = expires
+	x := n.send(t, "GET", "/api/jobs/quota", "")
+	x.wantsProblem(t, codeTokenExpired)
+	x.wantsHeader(t, `WWW-Authenticate: Bearer realm="jobtally", error="invalid_token"`)
+	issued.Revoked = true
+	n.send(t, "GET", "/api/jobs/quota", "").wantsProblem(t, codeTokenRevoked)
 }
 
 func TestRouting(t *testing.T) {

@@ -150,12 +150,16 @@ func (a *api) route(e *echo.Echo) {
 		e.GET(path, handler)
 		e.HEAD(path, handler)
 	}
-	get("/api/jobs/quota", a.authenticated(a.getQuota))
-	get(historyPath, a.folding(a.authenticated(a.getHistory)))
-	get(historyPath+"/:month", a.folding(a.authenticated(a.getMonth)))
-	e.POST("/api/jobs", a.folding(a.authenticated(a.postCapture)))
-	get("/api/jobs/captures/:position", a.authenticated(a.getCapture))
-	get("/api/jobs/:id", a.authenticated(a.getJob))
+	reading := func(handler echo.HandlerFunc) echo.HandlerFunc { return a.authenticated(events.ScopeJobsRead, handler) }
+	writing := func(handler echo.HandlerFunc) echo.HandlerFunc {
+		return a.folding(a.authenticated(events.ScopeJobsWrite, handler))
+	}
+	get("/api/jobs/quota", reading(a.getQuota))
+	get(historyPath, a.folding(reading(a.getHistory)))
+	get(historyPath+"/:month", a.folding(reading(a.getMonth)))
+	e.POST("/api/jobs", writing(a.postCapture))
+	get("/api/jobs/captures/:position", reading(a.getCapture))
+	get("/api/jobs/:id", reading(a.getJob))
 	e.DELETE("/api/admin/accounts/:"+accountParam, a.folding(a.administered(a.deleteAccount)))
 	get("/livez", a.getLive)
 	get("/readyz", a.getReady)

@@ -23,6 +23,7 @@ const (
 	codeTokenMalformed        code = "token_malformed"
 	codeTokenUnknown          code = "token_unknown"
 	codeTokenRevoked          code = "token_revoked"
+	codeTokenExpired          code = "token_expired"
 	codeScopeMissing          code = "scope_missing"
 	codeQuotaExceeded         code = events.ReasonQuotaExceeded
 	codeNotFound              code = "not_found"
@@ -70,7 +71,8 @@ var kinds = map[code]kind{
 	codeTokenMalformed:        {401, "The token is not well-formed", ""},
 	codeTokenUnknown:          {401, "The token is not known", "no such token was issued"},
 	codeTokenRevoked:          {401, "The token is revoked", "the token is accepted no longer; ask for a new one"},
-	codeScopeMissing:          {403, "The token lacks a scope", "this call needs a token of scope admin"},
+	codeTokenExpired:          {401, "The token has expired", "the token is accepted no longer; ask for a new one"},
+	codeScopeMissing:          {403, "The token lacks a scope", "this call needs a token of another scope"},
 	codeQuotaExceeded:         {403, "The quota of the month is used up", ""},
 	codeNotFound:              {404, "Not found", "nothing is served under this path"},
 	codeJobNotFound:           {404, "No such job", "the account has no job with this id"},
@@ -110,6 +112,8 @@ type problem struct {
 	ViolatedPolicies []string     `json:"violated-policies,omitempty"` // quota_exceeded, and so is the quota
 	*quotaForm
 	Receipt *receipt `json:"receipt,omitempty"` // of a decision
+
+	scope string // that is missing: for WWW-Authenticate
 }
 
 // fieldError says what is wrong with a field: its name and the detail make a sentence.
@@ -140,7 +144,7 @@ func (a *api) handleError(err error, c echo.Context) {
 	header.Set("Cache-Control", "no-store")
 	switch {
 	case p.Status == nethttp.StatusUnauthorized, p.Code == codeScopeMissing:
-		header.Set("Www-Authenticate", challenge(p.Code))
+		header.Set("Www-Authenticate", challenge(p))
 	case p.Status == nethttp.StatusServiceUnavailable:
 		header.Set("Retry-After", patienceOf(p.Code))
 	}
@@ -185,13 +189,13 @@ func patienceOf(of code) string {
 
 // challenge returns what WWW-Authenticate says of a 401, or of a token without the scope. Only a token that was sent can be
 // an invalid one.
-func challenge(of code) string {
+func challenge(p *problem) string {
 	const realm = `Bearer realm="jobtally"`
-	switch of {
+	switch p.Code {
 	case codeTokenMissing:
 		return realm
 	case codeScopeMissing:
-		return realm + `, error="insufficient_scope", scope="` + events.ScopeAdmin + `"`
+		return realm + `, error="insufficient_scope", scope="` + p.scope + `"`
 	}
 	return realm + `, error="invalid_token"`
 }
