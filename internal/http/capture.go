@@ -21,12 +21,17 @@ const captureWait = 10 * time.Second
 // postCapture answers POST /api/jobs: the request is appended, and answered once this node has folded its decision,
 // or as pending when that takes longer than the client wants to wait.
 func (a *api) postCapture(c echo.Context) error {
-	header := c.Response().Header()
-	header.Add("Vary", "Prefer")
+	c.Response().Header().Add("Vary", "Prefer")
 	request, err := captureRequest(c)
 	if err != nil {
 		return err
 	}
+	return a.submit(c, request, func(d events.Decision) error { return a.writeDecided(c, d) })
+}
+
+// submit appends a request of the caller's, and has its decision written; or answers that it is pending.
+func (a *api) submit(c echo.Context, request *events.Request, write func(events.Decision) error) error {
+	header := c.Response().Header()
 	header.Set(headerIdempotencyKey, quoteKey(request.ID))
 	position, err := a.backend.Append(c.Request().Context(), request)
 	if err != nil {
@@ -37,9 +42,8 @@ func (a *api) postCapture(c echo.Context) error {
 	if errors.Is(err, events.ErrNotFound) { // the account was erased while the request was under way, and so was the request
 		return newProblem(codeAccountUnknown, "")
 	}
-	if folded && (decision.Account != request.Account || decision.RequestID != request.ID) {
-		// The ledger gave away a position that was taken. Whoever's decision this is, it is not for this client.
-		return a.appendFailed(c, fmt.Errorf("%w: decision %s is on another request", events.ErrUnknownOutcome, position))
+	if folded && !isOn(&decision, request) {
+		return a.appendFailed(c, onAnotherRequest(position))
 	}
 	prefer.apply(header, !folded)
 	if !folded {
@@ -47,7 +51,18 @@ func (a *api) postCapture(c echo.Context) error {
 		return writePending(c, nethttp.StatusAccepted, position)
 	}
 	a.tellPosition(c)
-	return a.writeDecided(c, decision)
+	return write(decision)
+}
+
+// isOn says whether a decision is on a request.
+func isOn(d *events.Decision, r *events.Request) bool {
+	return d.Account == r.Account && d.RequestID == r.ID
+}
+
+// onAnotherRequest is the error of a ledger that gave away a position that was taken. Whoever's decision is there, it is not
+// for this client.
+func onAnotherRequest(p events.Position) error {
+	return fmt.Errorf("%w: decision %s is on another request", events.ErrUnknownOutcome, p)
 }
 
 // captureRequest reads and checks the whole call.
@@ -131,17 +146,19 @@ func (a *api) writeDecided(c echo.Context, d events.Decision) error {
 	}
 	said, err := a.answerTo(c, &d)
 	if err != nil {
-		return a.unlessErased(c, fmt.Errorf("answer the decision at %s: %w", d.Position, err))
+		return fmt.Errorf("answer the decision at %s: %w", d.Position, err)
 	}
 	if err := a.setCaptureHeader(c, &d, repeated); err != nil {
 		return err
 	}
+	if said.Job != nil {
+		c.Response().Header().Set("Location", jobPath(said.Job.ID))
+	}
 	switch said.Outcome {
 	case outcomeCaptured:
-		c.Response().Header().Set("Location", jobPath(said.Job.ID))
+		c.Response().Header()["Etag"] = []string{jobETag(said.Job.Version)}
 		return writeJSON(c, nethttp.StatusCreated, said)
 	case outcomeDuplicate:
-		c.Response().Header().Set("Location", jobPath(said.Job.ID))
 		return writeJSON(c, nethttp.StatusOK, said)
 	}
 	return problemOfAnswer(said)

@@ -131,7 +131,7 @@ func TestRouting(t *testing.T) {
 		{"DELETE", "/api/jobs", "OPTIONS, POST"},
 		{"GET", "/api/jobs", "OPTIONS, POST"},
 		{"POST", "/api/jobs/quota", "OPTIONS, GET, HEAD"},
-		{"PUT", "/api/jobs/job_1", "OPTIONS, GET, HEAD"},
+		{"PUT", "/api/jobs/job_1", "OPTIONS, DELETE, GET, HEAD, PATCH"},
 		{"POST", "/api/jobs/captures/0-1", "OPTIONS, GET, HEAD"},
 		{"POST", "/livez", "OPTIONS, GET, HEAD"},
 		{"BREW", "/readyz", "OPTIONS, GET, HEAD"},
@@ -148,7 +148,7 @@ func TestPreflight(t *testing.T) {
 	x := n.send(t, "OPTIONS", "/api/jobs", "", ask...)
 	x.wants(t, 204, "")
 	x.wantsHeader(t, "Access-Control-Allow-Origin: *", "Access-Control-Allow-Methods: OPTIONS, POST", "Access-Control-Max-Age: 7200",
-		"Access-Control-Allow-Headers: Authorization, Content-Type, Idempotency-Key, Prefer, If-None-Match, Ledger-Position, X-Request-Id",
+		"Access-Control-Allow-Headers: Authorization, Content-Type, Idempotency-Key, Prefer, If-Match, If-None-Match, Ledger-Position, X-Request-Id",
 		"Access-Control-Allow-Private-Network:", "Access-Control-Allow-Credentials:")
 	x = n.send(t, "OPTIONS", "/api/jobs/quota", "", append(ask, "Access-Control-Request-Private-Network: true")...)
 	x.wantsHeader(t, "Access-Control-Allow-Private-Network: true", "Access-Control-Allow-Methods: OPTIONS, GET, HEAD")

@@ -160,6 +160,8 @@ func (a *api) route(e *echo.Echo) {
 	e.POST("/api/jobs", writing(a.postCapture))
 	get("/api/jobs/captures/:position", reading(a.getCapture))
 	get("/api/jobs/:id", reading(a.getJob))
+	e.PATCH("/api/jobs/:id", writing(a.patchJob))
+	e.DELETE("/api/jobs/:id", writing(a.deleteJob))
 	e.DELETE("/api/admin/accounts/:"+accountParam, a.folding(a.administered(a.deleteAccount)))
 	get("/livez", a.getLive)
 	get("/readyz", a.getReady)

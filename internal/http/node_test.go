@@ -102,8 +102,13 @@ func (n *node) fold() {
 		}
 		d := capture.Decide(n.state, &n.requests[i])
 		n.state.Fold(&d)
-		if b, ok := d.Body.(*events.JobCaptured); ok {
+		switch b := d.Body.(type) {
+		case *events.JobCaptured:
 			n.jobs[b.JobID] = capture.StoredJob{ID: b.JobID, CapturedAt: d.Time, UpdatedAt: d.Time, Version: 1, Job: b.Job}
+		case *events.JobUpdated:
+			n.jobs[b.JobID] = capture.StoredJob{
+				ID: b.JobID, CapturedAt: n.jobs[b.JobID].CapturedAt, UpdatedAt: d.Time, Version: b.Version, Job: b.Job,
+			}
 		}
 		n.decisions = append(n.decisions, d)
 	}
@@ -169,12 +174,14 @@ func (n *node) erasures(_ context.Context, account string) (erasures []events.De
 func (n *node) job(_ context.Context, account, id string) (capture.StoredJob, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for _, jobID := range n.state.Accounts[account].Jobs {
-		if jobID == id {
-			return n.jobs[id], nil
-		}
+	a, open := n.state.Accounts[account]
+	if !open {
+		return capture.StoredJob{}, events.ErrNotFound
 	}
-	return capture.StoredJob{}, events.ErrNotFound
+	if _, tracked := a.Tracked[id]; !tracked {
+		return capture.StoredJob{}, events.ErrNotFound
+	}
+	return n.jobs[id], nil
 }
 
 func (n *node) tokens(_ context.Context, id string) ([]capture.Token, error) {

@@ -18,6 +18,7 @@ const (
 	codeInvalidIdempotencyKey code = "invalid_idempotency_key"
 	codeInvalidPosition       code = "invalid_position"
 	codeInvalidMonth          code = "invalid_month"
+	codeInvalidETag           code = "invalid_etag"
 	codeMalformed             code = events.ReasonMalformed
 	codeTokenMissing          code = "token_missing"
 	codeTokenMalformed        code = "token_malformed"
@@ -32,6 +33,7 @@ const (
 	codeMonthNotFound         code = "month_not_found"
 	codeAccountUnknown        code = events.ReasonAccountUnknown
 	codeMethodNotAllowed      code = "method_not_allowed"
+	codeVersionConflict       code = events.ReasonVersionConflict
 	codeBodyTooLarge          code = "body_too_large"
 	codeUnsupportedMediaType  code = "unsupported_media_type"
 	codeIdempotencyKeyReused  code = events.ReasonIdempotencyKeyReused
@@ -66,6 +68,7 @@ var kinds = map[code]kind{
 	codeInvalidIdempotencyKey: {400, "The Idempotency-Key is not valid", ""},
 	codeInvalidPosition:       {400, "The position is not valid", "a position looks like 0-1234, <partition>-<sequence>"},
 	codeInvalidMonth:          {400, "The month is not valid", "a month looks like 2026-11"},
+	codeInvalidETag:           {400, "The If-Match header is not valid", `If-Match is *, or a list of entity tags such as "3"`},
 	codeMalformed:             {400, "The request could not be read", ""},
 	codeTokenMissing:          {401, "A token is needed", "send Authorization: Bearer <token>"},
 	codeTokenMalformed:        {401, "The token is not well-formed", ""},
@@ -80,7 +83,8 @@ var kinds = map[code]kind{
 	codeMonthNotFound:         {404, "No such month", ""},
 	codeAccountUnknown:        {404, "No such account", "the account of the token is not open"},
 	codeMethodNotAllowed:      {405, "Method not allowed", "the Allow header lists the methods of this path"},
-	codeBodyTooLarge:          {413, "The body is too large", "a body has at most 262144 bytes"},
+	codeVersionConflict:       {412, "The job has another version", ""},
+	codeBodyTooLarge:          {413, "The body is too large", ""},
 	codeUnsupportedMediaType:  {415, "Unsupported media type", ""},
 	codeIdempotencyKeyReused: {422, "The Idempotency-Key was used for something else",
 		"a capture of another job was sent with this key before; nothing was recorded for this one"},
@@ -111,6 +115,7 @@ type problem struct {
 	Errors           []fieldError `json:"errors,omitempty"`            // invalid_request
 	ViolatedPolicies []string     `json:"violated-policies,omitempty"` // quota_exceeded, and so is the quota
 	*quotaForm
+	Version int64    `json:"version,omitempty"` // version_conflict: of the job now
 	Receipt *receipt `json:"receipt,omitempty"` // of a decision
 
 	scope string // that is missing: for WWW-Authenticate
