@@ -81,6 +81,8 @@ func TestScopes(t *testing.T) {
 	calls := map[string]string{
 		"GET /api/jobs/quota": events.ScopeJobsRead, "HEAD /api/jobs/quota": events.ScopeJobsRead, "GET /api/jobs/quota/history": events.ScopeJobsRead,
 		"GET /api/jobs/captures/0-1": events.ScopeJobsRead, "GET /api/jobs/job_1": events.ScopeJobsRead,
+		"GET /api/jobs": events.ScopeJobsRead, "GET /api/jobs/lookup": events.ScopeJobsRead,
+		"PATCH /api/jobs/job_1": events.ScopeJobsWrite, "DELETE /api/jobs/job_1": events.ScopeJobsWrite,
 		"POST /api/jobs": events.ScopeJobsWrite, "DELETE /api/admin/accounts/bob": events.ScopeAdmin,
 	}
 	for _, tt := range []struct{ scopes, has string }{
@@ -128,8 +130,7 @@ func TestRouting(t *testing.T) {
 		n.send(t, "GET", path, "").wantsProblem(t, codeNotFound)
 	}
 	for _, tt := range []struct{ method, path, allow string }{
-		{"DELETE", "/api/jobs", "OPTIONS, POST"},
-		{"GET", "/api/jobs", "OPTIONS, POST"},
+		{"DELETE", "/api/jobs", "OPTIONS, GET, HEAD, POST"},
 		{"POST", "/api/jobs/quota", "OPTIONS, GET, HEAD"},
 		{"PUT", "/api/jobs/job_1", "OPTIONS, DELETE, GET, HEAD, PATCH"},
 		{"POST", "/api/jobs/captures/0-1", "OPTIONS, GET, HEAD"},
@@ -147,14 +148,14 @@ func TestPreflight(t *testing.T) {
 	ask := []string{"Origin: chrome-extension://abc", "Access-Control-Request-Method: POST", "Authorization: "}
 	x := n.send(t, "OPTIONS", "/api/jobs", "", ask...)
 	x.wants(t, 204, "")
-	x.wantsHeader(t, "Access-Control-Allow-Origin: *", "Access-Control-Allow-Methods: OPTIONS, POST", "Access-Control-Max-Age: 7200",
+	x.wantsHeader(t, "Access-Control-Allow-Origin: *", "Access-Control-Allow-Methods: OPTIONS, GET, HEAD, POST", "Access-Control-Max-Age: 7200",
 		"Access-Control-Allow-Headers: Authorization, Content-Type, Idempotency-Key, Prefer, If-Match, If-None-Match, Ledger-Position, X-Request-Id",
 		"Access-Control-Allow-Private-Network:", "Access-Control-Allow-Credentials:")
 	x = n.send(t, "OPTIONS", "/api/jobs/quota", "", append(ask, "Access-Control-Request-Private-Network: true")...)
 	x.wantsHeader(t, "Access-Control-Allow-Private-Network: true", "Access-Control-Allow-Methods: OPTIONS, GET, HEAD")
 	x = n.send(t, "OPTIONS", "/api/jobs", "")
 	x.wants(t, 204, "")
-	x.wantsHeader(t, "Allow: OPTIONS, POST", "Access-Control-Allow-Methods:")
+	x.wantsHeader(t, "Allow: OPTIONS, GET, HEAD, POST", "Access-Control-Allow-Methods:")
 	n.send(t, "OPTIONS", "/nothing", "", ask...).wantsProblem(t, codeNotFound)
 
 	n.send(t, "GET", "/api/jobs/quota", "", "Origin: https://a.example").wantsHeader(t, "Access-Control-Allow-Origin: *",

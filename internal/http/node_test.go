@@ -52,6 +52,7 @@ func newNode(t *testing.T) *node {
 		CountsIn: func(_ string, month events.Month) events.Month { return capture.CountsIn(month, n.archived) },
 		Quota:    n.quota, Job: n.job, Tokens: n.tokens, Erasures: n.erasures,
 		Month: n.month, Months: n.months, Replay: n.replay,
+		Jobs: n.page, Lookup: n.lookup,
 		Folded:   func(int) uint64 { n.mu.Lock(); defer n.mu.Unlock(); return uint64(len(n.decisions)) },
 		CaughtUp: func() bool { return true },
 		Ready:    func(context.Context) error { return nil },
