@@ -124,6 +124,7 @@ func backend(n *node.Node) http.Backend {
 	return http.Backend{
 		Partitions: n.Ledger.Partitions,
 		Append:     n.Append,
+		AppendAll:  n.AppendAll,
 		Await:      n.Projection.Await,
 		Decision:   n.Projection.Decision,
 		Requester:  n.Requester,

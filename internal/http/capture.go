@@ -19,12 +19,19 @@ import (
 const captureWait = 10 * time.Second
 
 // postCapture answers POST /api/jobs: the request is appended, and answered once this node has folded its decision,
-// or as pending when that takes longer than the client wants to wait.
+// or as pending when that takes longer than the client wants to wait. With dry_run it is only tried.
 func (a *api) postCapture(c echo.Context) error {
 	c.Response().Header().Add("Vary", "Prefer")
+	dry, err := dryRun(c)
+	if err != nil {
+		return err
+	}
 	request, err := captureRequest(c)
 	if err != nil {
 		return err
+	}
+	if dry {
+		return a.tryCapture(c, request)
 	}
 	return a.submit(c, request, func(d events.Decision) error { return a.writeDecided(c, d) })
 }
@@ -65,12 +72,8 @@ func onAnotherRequest(p events.Position) error {
 	return fmt.Errorf("%w: decision %s is on another request", events.ErrUnknownOutcome, p)
 }
 
-// captureRequest reads and checks the whole call.
+// captureRequest reads and checks the key and the body of a call.
 func captureRequest(c echo.Context) (*events.Request, error) {
-	k := callOf(c)
-	if err := checkNoQuery(c.Request().URL); err != nil {
-		return nil, err
-	}
 	id, err := idempotencyKey(c.Request().Header)
 	if err != nil {
 		return nil, err
@@ -83,16 +86,21 @@ func captureRequest(c echo.Context) (*events.Request, error) {
 	if err != nil {
 		return nil, err
 	}
+	return captureOf(callOf(c), id, job, canonical), nil
+}
+
+// captureOf returns the request of a call to capture a job.
+func captureOf(k *call, id string, job events.Job, canonicalURL string) *events.Request {
 	return &events.Request{Account: k.account, ID: id, Time: k.now, Body: &events.JobCaptureRequested{
 		Month:        events.MonthOf(k.now),
 		Job:          job,
-		CanonicalURL: canonical,
+		CanonicalURL: canonicalURL,
 		SourceRules:  capture.SourceRules,
 		PayloadHash:  payloadHash(&job),
-	}}, nil
+	}}
 }
 
-// checkNoQuery refuses what a capture does not know: to ignore a parameter could record what was not meant to be.
+// checkNoQuery refuses what a change does not know: to ignore a parameter could record what was not meant to be.
 func checkNoQuery(u *url.URL) error {
 	if u.RawQuery == "" {
 		return nil
@@ -122,7 +130,14 @@ func (a *api) decision(c echo.Context, p events.Position, patience time.Duration
 	if patience == 0 {
 		return d, false, nil
 	}
-	d, err = a.await(c, p, patience)
+	ctx, cancel := context.WithTimeout(c.Request().Context(), patience)
+	defer cancel()
+	return a.decisionWithin(ctx, c, p)
+}
+
+// decisionWithin waits likewise, until ctx ends.
+func (a *api) decisionWithin(ctx context.Context, c echo.Context, p events.Position) (d events.Decision, folded bool, err error) {
+	d, err = a.backend.Await(ctx, p)
 	if errors.Is(err, events.ErrNotFound) {
 		return d, false, err
 	}

@@ -289,9 +289,17 @@ func TestCaptureFoldedBetweenTwoLooks(t *testing.T) {
 
 func TestQueryOfACaptureIsRefused(t *testing.T) {
 	n := newNode(t)
-	body := n.send(t, "POST", "/api/jobs?dry_run=true", gopher).wantsProblem(t, codeInvalidRequest)
-	if !strings.Contains(body, "dry_run") || len(n.requests) != 5 {
-		t.Errorf("%d requests, answer %s", len(n.requests), body)
+	for query, want := range map[string]string{
+		"dryrun=true": "dryrun is not a parameter of this call; did you mean dry_run?", "dry_run=1": "dry_run must be true or false",
+		"dry_run=": "dry_run must be true or false", "dry_run": "dry_run must be true or false", "dry_run=TRUE": "dry_run must be true or false",
+		"dry_run=true&dry_run=true": "dry_run is there more than once", "a=b;c": "the query of the URL cannot be read",
+	} {
+		for _, path := range []string{"/api/jobs?", "/api/jobs/batch?"} {
+			body := n.send(t, "POST", path+query, gopher).wantsProblem(t, codeInvalidRequest)
+			if !strings.Contains(body, `"detail":"`+want+`"`) || len(n.requests) != 5 {
+				t.Errorf("%s: %d requests, answer %s", query, len(n.requests), body)
+			}
+		}
 	}
 }
 

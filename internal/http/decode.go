@@ -217,9 +217,11 @@ func nameOf(start json.Token) string {
 	return "null"
 }
 
-// nameOfRaw names the kind of a JSON value that is no string.
+// nameOfRaw names the kind of a JSON value.
 func nameOfRaw(raw json.RawMessage) string {
 	switch raw[0] {
+	case '"':
+		return "a string"
 	case '{':
 		return "an object"
 	case '[':

@@ -83,6 +83,7 @@ func TestScopes(t *testing.T) {
 		"GET /api/jobs/captures/0-1": events.ScopeJobsRead, "GET /api/jobs/job_1": events.ScopeJobsRead,
 		"GET /api/jobs": events.ScopeJobsRead, "GET /api/jobs/lookup": events.ScopeJobsRead,
 		"PATCH /api/jobs/job_1": events.ScopeJobsWrite, "DELETE /api/jobs/job_1": events.ScopeJobsWrite,
+		"POST /api/jobs/batch": events.ScopeJobsWrite, "POST /api/jobs?dry_run=true": events.ScopeJobsWrite,
 		"POST /api/jobs": events.ScopeJobsWrite, "DELETE /api/admin/accounts/bob": events.ScopeAdmin,
 	}
 	for _, tt := range []struct{ scopes, has string }{

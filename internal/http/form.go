@@ -34,9 +34,9 @@ func formOfQuota(q capture.Quota) *quotaForm {
 	return &quotaForm{Used: q.Used, Limit: q.Limit, Remaining: q.Remaining(), ResetDate: q.ResetDate()}
 }
 
-// jobForm is a job as clients see it. Optional fields without text are left out.
+// jobForm is a job as clients see it. Optional fields without text are left out, and the id of one that is only tried.
 type jobForm struct {
-	ID string `json:"id"`
+	ID string `json:"id,omitempty"`
 	events.Job
 	CapturedAt string `json:"captured_at"`
 	UpdatedAt  string `json:"updated_at"`

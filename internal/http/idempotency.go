@@ -43,6 +43,16 @@ func parseIdempotencyKey(s string) (key string, err error) {
 	return key, nil
 }
 
+// isKey says whether a text, as it stands in JSON, can be a key.
+func isKey(text string) bool {
+	for _, c := range []byte(text) {
+		if c < ' ' || c >= 0x7f {
+			return false
+		}
+	}
+	return text != "" && len(text) <= maxIdempotencyKeySize
+}
+
 // unquoteKey reads a string of RFC 8941: printable ASCII between quotes, in which a backslash stands before a quote
 // or a backslash. Nothing may follow: parameters mean nothing here.
 func unquoteKey(s string) (string, error) {

@@ -48,7 +48,7 @@ func newNode(t *testing.T) *node {
 	}
 	n.Backend = Backend{
 		Partitions: 1,
-		Append:     n.append, Await: n.await, Decision: n.decision, Requester: n.requester,
+		Append:     n.append, AppendAll: n.appendAll, Try: n.try, Await: n.await, Decision: n.decision, Requester: n.requester,
 		CountsIn: func(_ string, month events.Month) events.Month { return capture.CountsIn(month, n.archived) },
 		Quota:    n.quota, Job: n.job, Tokens: n.tokens, Erasures: n.erasures,
 		Month: n.month, Months: n.months, Replay: n.replay,
@@ -86,6 +86,36 @@ func (n *node) append(_ context.Context, r *events.Request) (events.Position, er
 		n.fold()
 	}
 	return stored.Position, nil
+}
+
+func (n *node) appendAll(ctx context.Context, requests []*events.Request) ([]events.Position, []error) {
+	positions, errs := make([]events.Position, len(requests)), make([]error, len(requests))
+	for i, r := range requests {
+		positions[i], errs[i] = n.append(ctx, r)
+	}
+	return positions, errs
+}
+
+// try decides on a state of its own, which it folds from the decisions.
+func (n *node) try(_ context.Context, requests []*events.Request) (decisions []events.Decision, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	state := capture.NewState()
+	for i := range n.decisions {
+		state.Fold(&n.decisions[i])
+	}
+	for i, r := range requests {
+		m := r.Message(1)
+		m.Sequence = uint64(len(n.decisions) + i + 1)
+		request, err := events.DecodeRequest(m, 0, 1)
+		if err != nil {
+			return nil, err
+		}
+		d := capture.Decide(state, &request)
+		state.Fold(&d)
+		decisions = append(decisions, d)
+	}
+	return decisions, nil
 }
 
 // release folds what was held, and holds no longer.
