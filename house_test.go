@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -133,7 +134,7 @@ func TestComposeStartsWhatIsThere(t *testing.T) {
 			DependsOn    map[string]struct{ Condition string } `yaml:"depends_on"`
 		}
 		Volumes map[string]any
-		Configs map[string]struct{ Content string }
+		Configs map[string]struct{ File string }
 	}
 	if err := yaml.Unmarshal(text, &compose); err != nil {
 		t.Fatal(err)
@@ -156,12 +157,25 @@ func TestComposeStartsWhatIsThere(t *testing.T) {
 				}
 			}
 		}
-		if name != "nats" && s.Environment["JOBTALLY_NATS"] == "" {
-			t.Errorf("service %s is not told where the ledger is", name)
+	}
+	config, err := os.ReadFile(compose.Configs["nats"].File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(config, []byte("sync_interval: always")) {
+		t.Error("the NATS server does not sync always: a power failure would lose what was acknowledged")
+	}
+	for _, password := range regexp.MustCompile(`\$(NATS_([A-Z]+)_PASSWORD)`).FindAllSubmatch(config, -1) {
+		variable, user := string(password[1]), strings.ToLower(string(password[2]))
+		if compose.Services["nats"].Environment[variable] != fmt.Sprintf(`"${%s:-try-%s}"`, variable, user) {
+			t.Errorf("the NATS server is not given %s in quotes", variable)
 		}
 	}
-	if !strings.Contains(compose.Configs["nats"].Content, "sync_interval: always") {
-		t.Error("the NATS server does not sync always: a power failure would lose what was acknowledged")
+	for service, user := range map[string]string{"init": "operator", "projector-1": "projector", "projector-2": "projector", "api": "api", "operator": "operator"} {
+		want := fmt.Sprintf("nats://%s:${NATS_%s_PASSWORD:-try-%s}@nats:4222", user, strings.ToUpper(user), user)
+		if is := compose.Services[service].Environment["JOBTALLY_NATS"]; is != want {
+			t.Errorf("service %s connects to %s, want %s", service, is, want)
+		}
 	}
 	if exec.Command("docker", "compose", "version").Run() == nil {
 		if out, err := exec.Command("docker", "compose", "config", "--quiet").CombinedOutput(); err != nil {
@@ -180,7 +194,7 @@ func TestDocumentsNameWhatExists(t *testing.T) {
 	adrs, _ := filepath.Glob("docs/adr/*.md")
 	tests := testNames(t)
 	link, name := regexp.MustCompile(`\]\(([^)#:]+)[)#]`), regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z0-9_]+)`")
-	for _, path := range append(append(documents, adrs...), "README.md", "CHANGELOG.md") {
+	for _, path := range append(append(documents, adrs...), "README.md", "CHANGELOG.md", "deploy/nats/README.md") {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)

@@ -51,7 +51,7 @@ func (a *api) identified(next func(echo.Context, capture.Token) error) echo.Hand
 			return err
 		}
 		callOf(c).account = held.Account
-		return next(c, held)
+		return a.limits.admitted(c, held, next)
 	}
 }
 

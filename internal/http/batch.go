@@ -130,6 +130,7 @@ func readBatch(c echo.Context) (*batch, error) {
 		return nil, err
 	}
 	c.Response().Header().Set(headerIdempotencyKey, quoteKey(key))
+	callOf(c).cost = len(items) - 1
 	b := &batch{results: make([]*result, len(items))}
 	for i, raw := range items {
 		job, canonical, own, err := decodeItem(raw)

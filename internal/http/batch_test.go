@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"jobtally/internal/events"
 )
@@ -106,6 +108,8 @@ func TestItemsThatAreInvalid(t *testing.T) {
 	with := func(member string) string { return strings.Replace(gopher, "{", "{"+member+",", 1) }
 	n := newNode(t)
 	for item, want := range map[string]string{
+		with(`"idempotency_key":"of ` + n.anna.Reveal() + `"`): "idempotency_key must not have a token in it, for a key is recorded",
+
 		`7`: "the item must be a JSON object, not a number", `null`: "the item must be a JSON object, not null",
 		with(`"idempotency_key":""`):                                 "idempotency_key must have 1 to 255 printable ASCII characters",
 		with(`"idempotency_key":"é"`):                                "idempotency_key must have 1 to 255 printable ASCII characters",
@@ -126,6 +130,30 @@ func TestItemsThatAreInvalid(t *testing.T) {
 	n.send(t, "POST", "/api/jobs/batch", batchOf(with(`"idempotency_key":null`)), "Idempotency-Key: n").wantsResults(t, "201 captured n.0")
 	if len(n.requests) != 6 {
 		t.Errorf("%d requests", len(n.requests))
+	}
+}
+
+// TestBatchIsChargedByItsItems: a batch takes of what a token may send as much as its captures alone would.
+func TestBatchIsChargedByItsItems(t *testing.T) {
+	n := newNode(t)
+	limits := Limits{RequestsPerSecond: 1, Loopback: true} // 10 at once
+	handler := NewHandler(Config{Backend: n.Backend, Now: func() time.Time { return n.now }, Limits: limits})
+	send := func(path, body string) int {
+		r := httptest.NewRequest("POST", path, strings.NewReader(body))
+		r.Header.Set("Authorization", "Bearer "+n.bob.Reveal())
+		r.Header.Set("Content-Type", "application/json")
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, r)
+		return w.Code
+	}
+	for i, want := range []int{201, 200, 429} {
+		body, path := gopher, "/api/jobs"
+		if i == 1 {
+			body, path = batchOf(gopher, gopher, gopher, crab, crab, crab, heron, heron, heron), "/api/jobs/batch"
+		}
+		if got := send(path, body); got != want {
+			t.Errorf("call %d is answered %d, want %d", i, got, want)
+		}
 	}
 }
 

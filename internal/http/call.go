@@ -4,10 +4,13 @@ import (
 	"crypto/rand"
 	"log/slog"
 	nethttp "net/http"
+	"net/netip"
 	"runtime/debug"
 	"time"
 
 	"github.com/labstack/echo/v4"
+
+	"jobtally/internal/token"
 )
 
 // call is what is known of one HTTP request besides what echo knows. The handlers of a call share it.
@@ -15,10 +18,14 @@ type call struct {
 	now time.Time // the one clock reading: UTC, whole milliseconds
 	id  string    // the X-Request-Id
 
+	address netip.Addr // where it comes from
+
 	// Set once it is known: whose call it is, and the partition of the account that it is about, which is the caller's own
 	// but for an administrator's call.
 	account   string
 	partition int
+
+	cost int // that limits charge for the call, in requests beyond itself
 }
 
 const callKey = "call"
@@ -27,7 +34,6 @@ func callOf(c echo.Context) *call { return c.Get(callKey).(*call) }
 
 const (
 	headerRequestID    = "X-Request-Id"
-	headerNoSniff      = "X-Content-Type-Options"
 	maxRequestIDLength = 128
 )
 
@@ -36,9 +42,10 @@ func (a *api) edge(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		started := time.Now() // measures the duration only
 		k := &call{now: a.now().UTC().Truncate(time.Millisecond), id: requestID(c.Request().Header)}
+		k.address = a.limits.proxies.clientAddress(c.Request())
 		c.Set(callKey, k)
 		header := c.Response().Header()
-		header.Set(headerNoSniff, "nosniff")
+		secure(header, c.Request().TLS != nil)
 		header.Set(headerRequestID, k.id)
 		if err := a.guard(next, c); err != nil {
 			c.Error(err)
@@ -69,7 +76,8 @@ func (a *api) guard(next echo.HandlerFunc, c echo.Context) (err error) {
 	return next(c)
 }
 
-// logAnswer logs one line for a call. It has no header, no query and no body: nothing in it is secret.
+// logAnswer logs one line for a call. It has no header, no query and no body: nothing in it is secret. The address of the
+// client is in lines of level DEBUG only.
 func (a *api) logAnswer(c echo.Context, k *call, started time.Time) {
 	level, status := slog.LevelDebug, c.Response().Status
 	if status >= nethttp.StatusInternalServerError && status != nethttp.StatusServiceUnavailable {
@@ -79,9 +87,14 @@ func (a *api) logAnswer(c echo.Context, k *call, started time.Time) {
 	if !a.log.Enabled(ctx, level) {
 		return
 	}
-	a.log.LogAttrs(ctx, level, "answered",
+	attributes := []slog.Attr{
 		slog.String("method", c.Request().Method), slog.String("route", c.Path()), slog.Int("status", status),
-		slog.Duration("duration", time.Since(started)), slog.String("account", k.account), slog.String("request_id", k.id))
+		slog.Duration("duration", time.Since(started)), slog.String("account", k.account), slog.String("request_id", k.id),
+	}
+	if level == slog.LevelDebug {
+		attributes = append(attributes, slog.String("address", k.address.String()))
+	}
+	a.log.LogAttrs(ctx, level, "answered", attributes...)
 }
 
 // logFailure logs an error that the client is not told.
@@ -92,10 +105,10 @@ func (a *api) logFailure(c echo.Context, err error) {
 		slog.String("account", k.account), slog.String("request_id", k.id))
 }
 
-// requestID returns the client's X-Request-Id if it is short and plain, or else a new one.
+// requestID returns the client's X-Request-Id if it is short and plain, and no token, or else a new one.
 func requestID(header nethttp.Header) string {
 	id := header.Get(headerRequestID)
-	if id == "" || len(id) > maxRequestIDLength {
+	if id == "" || len(id) > maxRequestIDLength || token.Within(id) {
 		return rand.Text()
 	}
 	for _, c := range []byte(id) {

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
+
+	"jobtally/internal/token"
 )
 
 const (
@@ -40,17 +42,21 @@ func parseIdempotencyKey(s string) (key string, err error) {
 		return "", newProblem(codeInvalidIdempotencyKey,
 			fmt.Sprintf("a key has 1 to %d characters, not %d", maxIdempotencyKeySize, len(key)))
 	}
+	if token.Within(key) {
+		return "", newProblem(codeInvalidIdempotencyKey, "there is a token in the key, and a key is recorded; send another key")
+	}
 	return key, nil
 }
 
-// isKey says whether a text, as it stands in JSON, can be a key.
-func isKey(text string) bool {
-	for _, c := range []byte(text) {
-		if c < ' ' || c >= 0x7f {
-			return false
-		}
+// checkKey returns what is wrong with a key that is a text in JSON, as a check of a field does.
+func checkKey(text string) string {
+	if text == "" || len(text) > maxIdempotencyKeySize || strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c >= 0x7f }) {
+		return fmt.Sprintf("must have 1 to %d printable ASCII characters", maxIdempotencyKeySize)
 	}
-	return text != "" && len(text) <= maxIdempotencyKeySize
+	if token.Within(text) {
+		return "must not have a token in it, for a key is recorded"
+	}
+	return ""
 }
 
 // unquoteKey reads a string of RFC 8941: printable ASCII between quotes, in which a backslash stands before a quote

@@ -96,8 +96,9 @@ func decodeItem(raw []byte) (job events.Job, canonicalURL, key string, err error
 		case sent:
 			d.wrong(name, "is there more than once")
 		case raw[0] == '"':
-			if key, _ = unquoteJSON(raw); !isKey(key) {
-				d.wrong(name, fmt.Sprintf("must have 1 to %d printable ASCII characters", maxIdempotencyKeySize))
+			key, _ = unquoteJSON(raw)
+			if wrong := checkKey(key); wrong != "" {
+				d.wrong(name, wrong)
 			}
 		case raw[0] != 'n':
 			d.wrong(name, "must be a string, not "+nameOfRaw(raw))

@@ -265,7 +265,7 @@ func (a *appender) settle(group []*pendingAppend) {
 	for _, p := range group {
 		switch {
 		case p.err != nil:
-			p.answer(0, appendError(p.err))
+			p.answer(0, appendError(explain(a.nc, p.message.Subject, p.err)))
 		case unsynced != nil:
 			p.answer(0, fmt.Errorf("%w: %w", events.ErrUnknownOutcome, unsynced))
 		default:

@@ -145,7 +145,18 @@ func (n *Node) openLedger(ctx context.Context, cfg Config) error {
 		return err
 	}
 	n.closers = append(n.closers, func() error { n.Ledger.Close(); return nil })
-	return nil
+	if cfg.NATS == "" {
+		return nil
+	}
+	return n.Ledger.MayAppend(ctx, cfg.appends())
+}
+
+// appends returns the stream that a node appends to: what it decides, or what it is asked.
+func (cfg Config) appends() events.Stream {
+	if cfg.Decides {
+		return events.Decisions
+	}
+	return events.Requests
 }
 
 // opener is the way to open the ledger of a server: whose part it is to sync depends on it.
