@@ -72,6 +72,7 @@ func TestHelpTellsTheDefaultAndTheVariableOfEachFlag(t *testing.T) {
 	}
 	for flag, byDefault := range map[string]string{
 		"addr": "127.0.0.1:8080", "data": "data", "nats": "none", "partitions": "1", "sync": "always",
+		"metrics-addr": "none", "otlp-endpoint": "none",
 		"plans": "free=50,pro=500,premium=-1,enterprise=-1", "log-level": "info", "log-format": "text",
 		"tls-cert": "none", "tls-key": "none", "trusted-proxies": "none", "max-connections": "4096", "max-connections-per-address": "256",
 		"max-requests-at-once": "100", "max-requests-at-once-per-address": "200", "requests-per-second": "50",

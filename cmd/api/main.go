@@ -15,6 +15,7 @@ import (
 	"jobtally/internal/cli"
 	"jobtally/internal/http"
 	"jobtally/internal/node"
+	"jobtally/internal/telemetry"
 )
 
 const (
@@ -40,6 +41,7 @@ type flags struct {
 	Plans      cli.Plans `default:"free=50,pro=500,premium=-1,enterprise=-1" placeholder:"NAME=LIMIT,..." help:"Plans with their captures a month, -1 for unlimited (default: ${default}). A change does not touch accounts that are open."`
 	Sync       cli.Sync  `default:"always" placeholder:"always|DURATION" help:"When the embedded NATS server syncs to disk (default: ${default}). always loses nothing acknowledged to a power failure; 1s may lose the last second, and answers a single client sooner."`
 	Exposure
+	cli.Telemetry
 	cli.Logging
 }
 
@@ -76,21 +78,36 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer, now fun
 		return err
 	}
 	warnOfPlainHTTP(listener, proof, log)
-	n, err := node.Start(starting, f.config(now, log))
+	watching, err := telemetry.Start(starting, f.watched(log))
+	if err != nil {
+		return err
+	}
+	defer watching.Close()
+	log = watching.Log(log)
+	n, err := node.Start(starting, f.config(now, log, watching.Node()))
 	if err != nil {
 		return unlessStopped(ctx, err)
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
+	watching.Watch(n)
 	catchUp(ctx, n, log)
-	if f.NATS == "" && n.CaughtUp() && !n.Projection.Outdated() { // a first start has nothing to catch up with
-		d := demo{node: n, file: tokenFile(f.Data), plans: f.Plans, now: now}
-		if err := d.ensure(starting, stdout, curl(listener, proof)); err != nil {
-			return unlessStopped(ctx, err)
-		}
+	if err := f.open(starting, n, now, stdout, curl(listener, proof)); err != nil {
+		return unlessStopped(ctx, err)
 	}
 	log.Info("listening", "addr", listener.Addr().String(), "data", f.Data, "tls", proof != nil)
-	cfg := f.limit(http.Config{Backend: backend(n), Now: now, Log: log})
+	cfg := f.limit(http.Config{
+		Backend: backend(n, watching), Now: now, Log: log, Observer: http.Observer{Began: watching.Began(), Answered: watching.Answered()},
+	})
 	return answer(ctx, http.LimitConnections(listener, cfg), http.NewServer(cfg), proof, log)
+}
+
+// open sees to it that a service on its own has an account. A first start has nothing to catch up with.
+func (f flags) open(ctx context.Context, n *node.Node, now func() time.Time, stdout io.Writer, curl string) error {
+	if f.NATS != "" || !n.CaughtUp() || n.Projection.Outdated() {
+		return nil
+	}
+	d := demo{node: n, file: tokenFile(f.Data), plans: f.Plans, now: now}
+	return d.ensure(ctx, stdout, curl)
 }
 
 // unlessStopped returns the error of a start, but for a start that was told to stop: that is no failure.
@@ -117,20 +134,24 @@ func catchUp(ctx context.Context, n *node.Node, log *slog.Logger) {
 	}()
 }
 
-func (f flags) config(now func() time.Time, log *slog.Logger) node.Config {
+func (f flags) watched(log *slog.Logger) telemetry.Config {
+	return telemetry.Config{Service: "jobtally-api", MetricsAddr: f.MetricsAddr, OTLPEndpoint: f.OTLPEndpoint, Log: log}
+}
+
+func (f flags) config(now func() time.Time, log *slog.Logger, observer node.Observer) node.Config {
 	if f.Sync != 0 && f.NATS == "" {
 		log.Warn("a power failure may lose acknowledged captures", "sync", time.Duration(f.Sync))
 	}
 	return node.Config{
-		Dir: f.Data, NATS: f.NATS, Partitions: int(f.Partitions), Sync: time.Duration(f.Sync), Decides: f.NATS == "", Now: now, Log: log,
+		Dir: f.Data, NATS: f.NATS, Partitions: int(f.Partitions), Sync: time.Duration(f.Sync), Decides: f.NATS == "", Now: now, Log: log, Observer: observer,
 	}
 }
 
-func backend(n *node.Node) http.Backend {
+func backend(n *node.Node, watching *telemetry.Telemetry) http.Backend {
 	return http.Backend{
 		Partitions: n.Ledger.Partitions,
-		Append:     n.Append,
-		AppendAll:  n.AppendAll,
+		Append:     watching.Append(n.Append),
+		AppendAll:  watching.AppendAll(n.AppendAll),
 		Await:      n.Projection.Await,
 		Decision:   n.Projection.Decision,
 		Requester:  n.Requester,

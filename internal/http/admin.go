@@ -88,6 +88,7 @@ func (a *api) erase(c echo.Context, request *events.Request) error {
 	if err != nil {
 		return a.appendFailed(c, err)
 	}
+	recorded(c, position)
 	prefer := parsePrefer(c.Request().Header["Prefer"])
 	decision, folded, err := a.decision(c, position, prefer.patience(captureWait))
 	if err != nil {

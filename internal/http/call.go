@@ -10,6 +10,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"jobtally/internal/events"
 	"jobtally/internal/token"
 )
 
@@ -24,6 +25,8 @@ type call struct {
 	// but for an administrator's call.
 	account   string
 	partition int
+
+	position events.Position // of the request that it recorded, or asks about; zero for any other call
 
 	cost int // that limits charge for the call, in requests beyond itself
 }
@@ -47,6 +50,8 @@ func (a *api) edge(next echo.HandlerFunc) echo.HandlerFunc {
 		header := c.Response().Header()
 		secure(header, c.Request().TLS != nil)
 		header.Set(headerRequestID, k.id)
+		a.began(c)
+		defer a.answered(c, k, started)
 		if err := a.guard(next, c); err != nil {
 			c.Error(err)
 		}
@@ -66,8 +71,8 @@ func (a *api) guard(next echo.HandlerFunc, c echo.Context) (err error) {
 		if cause == nethttp.ErrAbortHandler {
 			panic(cause)
 		}
-		a.log.LogAttrs(c.Request().Context(), slog.LevelError, "a handler panicked", slog.Any("panic", cause),
-			slog.String("route", c.Path()), slog.String("request_id", callOf(c).id), slog.String("stack", string(debug.Stack())))
+		a.log.LogAttrs(c.Request().Context(), slog.LevelError, "a handler panicked", append(callOf(c).attributes(c),
+			slog.Any("panic", cause), slog.String("stack", string(debug.Stack())))...)
 		if c.Response().Committed {
 			panic(nethttp.ErrAbortHandler)
 		}
@@ -87,10 +92,7 @@ func (a *api) logAnswer(c echo.Context, k *call, started time.Time) {
 	if !a.log.Enabled(ctx, level) {
 		return
 	}
-	attributes := []slog.Attr{
-		slog.String("method", c.Request().Method), slog.String("route", c.Path()), slog.Int("status", status),
-		slog.Duration("duration", time.Since(started)), slog.String("account", k.account), slog.String("request_id", k.id),
-	}
+	attributes := append(k.attributes(c), slog.Int("status", status), slog.Duration("duration", time.Since(started)))
 	if level == slog.LevelDebug {
 		attributes = append(attributes, slog.String("address", k.address.String()))
 	}
@@ -99,10 +101,18 @@ func (a *api) logAnswer(c echo.Context, k *call, started time.Time) {
 
 // logFailure logs an error that the client is not told.
 func (a *api) logFailure(c echo.Context, err error) {
-	k := callOf(c)
-	a.log.LogAttrs(c.Request().Context(), slog.LevelError, "a call failed", slog.String("error", err.Error()),
-		slog.String("method", c.Request().Method), slog.String("route", c.Path()),
+	a.log.LogAttrs(c.Request().Context(), slog.LevelError, "a call failed", append(callOf(c).attributes(c), slog.String("error", err.Error()))...)
+}
+
+// attributes say in the log which call a line is about: with the position, where it has one.
+func (k *call) attributes(c echo.Context) []slog.Attr {
+	attributes := make([]slog.Attr, 0, 8)
+	attributes = append(attributes, slog.String("method", c.Request().Method), slog.String("route", c.Path()),
 		slog.String("account", k.account), slog.String("request_id", k.id))
+	if k.position != (events.Position{}) {
+		attributes = append(attributes, slog.String("position", k.position.String()))
+	}
+	return attributes
 }
 
 // requestID returns the client's X-Request-Id if it is short and plain, and no token, or else a new one.

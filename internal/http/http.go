@@ -89,6 +89,8 @@ type Config struct {
 	// Log hears of failures at Error, of answers with a 5xx status other than 503 at Warn, and of all others at Debug.
 	// Default: nowhere.
 	Log *slog.Logger
+	// Observer is told of every call. Default: nobody is.
+	Observer Observer
 	// Limits bound what one client may take. Default: none.
 	Limits Limits
 	// TrustedProxies are the networks of the proxies whose X-Forwarded-For is believed. Default: none is.
@@ -127,7 +129,7 @@ func NewServer(cfg Config) *nethttp.Server {
 // NewHandler returns the API: every route, and a problem for whatever is no route.
 func NewHandler(cfg Config) nethttp.Handler {
 	cfg = cfg.withDefaults()
-	a := &api{backend: cfg.Backend, now: cfg.Now, log: cfg.Log, replays: make(chan struct{}, maxReplays)}
+	a := &api{backend: cfg.Backend, now: cfg.Now, log: cfg.Log, observer: cfg.Observer, replays: make(chan struct{}, maxReplays)}
 	a.limits = newLimiter(cfg)
 	e := echo.New()
 	e.HideBanner, e.HidePort = true, true
@@ -154,11 +156,12 @@ func (cfg Config) withDefaults() Config {
 
 // api holds what the handlers share. Nothing in it changes after NewHandler but what the limiter remembers.
 type api struct {
-	backend Backend
-	now     func() time.Time
-	log     *slog.Logger
-	replays chan struct{} // holds one for each replay under way
-	limits  *limiter
+	backend  Backend
+	now      func() time.Time
+	log      *slog.Logger
+	observer Observer
+	replays  chan struct{} // holds one for each replay under way
+	limits   *limiter
 }
 
 func (a *api) route(e *echo.Echo) {

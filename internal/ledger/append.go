@@ -37,6 +37,8 @@ type appender struct {
 	syncer  *syncer // nil where the server syncs, as it is told to
 	batches bool    // an external server has one replica, where an atomic batch is one fsync; Raft batches by itself
 
+	grouped func(requests int) // told of each group; may be nil
+
 	count, held atomic.Int64 // the appends that are not answered, and their bytes
 
 	mu      sync.RWMutex // guards closed, and with it the sending on waiting
@@ -175,6 +177,9 @@ func (a *appender) run() {
 			group, next := a.gather(first, expected)
 			last = max(len(group), expected)
 			count, size := int64(len(group)), bytesOf(group)
+			if a.grouped != nil {
+				a.grouped(len(group))
+			}
 			a.commit(group)
 			a.leave(count, size)
 			first = next
