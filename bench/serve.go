@@ -100,7 +100,8 @@ func startInProcess(ctx context.Context, dir string) (*service, error) {
 	serving, cancel := context.WithCancel(ctx)
 	addr, ended := make(chan string, 1), make(chan error, 1)
 	server := http.NewServer(http.Config{Backend: http.Backend{
-		Partitions: n.Ledger.Partitions, Append: n.Append, Await: n.Projection.Await, Decision: n.Projection.Decision,
+		Partitions: n.Ledger.Partitions, Append: n.Append, AppendAll: n.AppendAll, Try: n.Projection.Try,
+		Jobs: n.Projection.Jobs, Lookup: n.Projection.Lookup, Await: n.Projection.Await, Decision: n.Projection.Decision,
 		Requester: n.Requester, CountsIn: n.Projection.CountsIn, Quota: n.Projection.Quota, Job: n.Projection.Job, Tokens: n.Projection.Tokens,
 		Folded: n.Projection.Folded, CaughtUp: n.CaughtUp, Outdated: n.Projection.Outdated, Ready: n.Ready,
 	}})

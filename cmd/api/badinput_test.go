@@ -134,6 +134,68 @@ func TestBadInputIsExplainedAndLeavesNoTrace(t *testing.T) {
 	}
 }
 
+// TestBadCallsAboutJobsAreExplainedAndLeaveNoTrace: each is "method path body", about a job that is there.
+func TestBadCallsAboutJobsAreExplainedAndLeaveNoTrace(t *testing.T) {
+	t.Parallel()
+	s := start(t, t.TempDir(), midNovember)
+	first := s.capture(t, jobURL(1)).wants(t, http.StatusCreated)
+	job := "/api/jobs/" + first.Job.ID
+	many := "/api/jobs/lookup?source_url=https://a.example" + strings.Repeat("&source_url=https://a.example", 100)
+	for _, in := range []struct {
+		call, body, header string
+		status             int
+		code, says         string
+	}{
+		{"PATCH " + job, `{}`, "", 400, "invalid_request", "send at least one field"},
+		{"PATCH " + job, `{"source_url":"https://a.example"}`, "", 400, "invalid_request", "source_url cannot be changed"},
+		{"PATCH " + job, `{"version":2}`, "", 400, "invalid_request", "version cannot be changed"},
+		{"PATCH " + job, `{"title":null}`, "", 400, "invalid_request", "must be a string, not null"},
+		{"PATCH " + job, `{"notes":"a","notes":"b"}`, "", 400, "invalid_request", "more than once"},
+		{"PATCH " + job, `{"status":"hired","salary":"lots"}`, "", 400, "invalid_request", "2 things are wrong"},
+		{"PATCH " + job, `[]`, "", 400, "invalid_request", "must be a JSON object"},
+		{"PATCH " + job, `{"notes":"a"}`, "Content-Type: application/json-patch+json", 415, "unsupported_media_type", "send Content-Type: application/merge-patch+json"},
+		{"PATCH " + job, `{"notes":"a"}`, "If-Match: 1", 400, "invalid_etag", "list of entity tags"},
+		{"PATCH " + job, `{"notes":"a"}`, `If-Match: W/"1"`, 412, "version_conflict", "version 1"},
+		{"PATCH " + job, `{"notes":"a"}`, `Idempotency-Key: "a`, 400, "invalid_idempotency_key", "closing quote"},
+		{"PATCH " + job + "?notes=a", `{"notes":"a"}`, "", 400, "invalid_request", "no query parameters"},
+		{"PATCH /api/jobs/1", `{"notes":"a"}`, "", 404, "job_not_found", "no job with this id"},
+		{"DELETE " + job, "", "If-Match: ,", 400, "invalid_etag", "list of entity tags"},
+		{"DELETE " + job, "", `If-Match: "2", "3"`, 412, "version_conflict", "version 1"},
+		{"DELETE /api/jobs/quota", "", "", 404, "job_not_found", ""},
+		{"GET /api/jobs?limit=1000", "", "", 400, "invalid_request", "from 1 to 100"},
+		{"GET /api/jobs?cursor=abc", "", "", 400, "invalid_request", "cursor must be one that a Link header gave"},
+		{"GET /api/jobs?month=11-2026", "", "", 400, "invalid_request", "must look like 2026-11"},
+		{"GET /api/jobs?sortby=updated", "", "", 400, "invalid_request", "is not a parameter"},
+		{"GET /api/jobs/lookup", "", "", 400, "invalid_request", "source_url is missing"},
+		{"GET " + many, "", "", 400, "invalid_request", "there 101 times"},
+		{"GET /api/jobs/lookup?source_url=https://a.example&source_url=a", "", "", 400, "invalid_request", "source_url at index 1 must"},
+		{"POST /api/jobs/batch", jobAt(jobURL(2)), "", 400, "invalid_request", "is not a field of a batch"},
+		{"POST /api/jobs/batch", `{"jobs":[]}`, "", 400, "invalid_request", "1 to 100 jobs"},
+		{"POST /api/jobs/batch", strings.Repeat(jobAt(jobURL(2))+"\n", 101), "Content-Type: application/x-ndjson", 400, "invalid_request", "1 to 100 jobs"},
+		{"POST /api/jobs/batch", strings.Repeat(" ", 4<<20+1), "", 413, "body_too_large", "4194304"},
+		{"POST /api/jobs/batch", jobAt(jobURL(2)), "Content-Type: text/csv", 415, "unsupported_media_type", "text/csv"},
+		{"POST /api/jobs/batch?dry_run=yes", `{"jobs":[]}`, "", 400, "invalid_request", "must be true or false"},
+		{"POST /api/jobs?dry_run=yes", jobAt(jobURL(2)), "", 400, "invalid_request", "must be true or false"},
+		{"POST /api/jobs?dry_run=true", `{}`, "", 400, "invalid_request", "is missing"},
+	} {
+		var headers []string
+		if in.header != "" {
+			headers = append(headers, in.header)
+		}
+		r := s.client.send(t, in.call, example{body: in.body}, nil, headers...).wantsProblem(t, in.status, in.code)
+		if !strings.Contains(r.Detail, in.says) || r.Receipt.Position != "" {
+			t.Errorf("%s %.60s: %s", in.call, in.body, r.body)
+		}
+	}
+	next := s.capture(t, jobURL(2)).wants(t, http.StatusCreated)
+	if next.Receipt.Position != following(t, first.Receipt.Position) || next.Quota != (quota{2, 50, 48, december}) {
+		t.Errorf("after all that, the next capture stands at %s, behind %s, and leaves %+v", next.Receipt.Position, first.Receipt.Position, next.Quota)
+	}
+	if now := s.get(t, job); now.header.Get("ETag") != `"1"` {
+		t.Errorf("the job is %s", now.body)
+	}
+}
+
 func TestTheLargestInputIsAccepted(t *testing.T) {
 	t.Parallel()
 	s := start(t, t.TempDir(), midNovember)

@@ -31,11 +31,7 @@ type form struct {
 	// Of a capture.
 	Outcome string
 	Reason  string
-	Job     struct {
-		ID        string
-		SourceURL string `json:"source_url"`
-		Company   string
-	}
+	Job     job
 	Quota   quota
 	Receipt receipt
 
@@ -45,6 +41,30 @@ type form struct {
 	Instance string
 	Errors   []struct{ Field, Detail string }
 	quota    // of the quota itself, and of quota_exceeded
+	Version  int64
+
+	// Of a page, of a look-up and of a batch.
+	Jobs    []job
+	Results []struct {
+		Status  int
+		Outcome string
+		Key     string `json:"idempotency_key"`
+		Found   bool
+		Job     job
+		Receipt receipt
+	}
+}
+
+// job is a job as it is told everywhere.
+type job struct {
+	ID          string
+	SourceURL   string `json:"source_url"`
+	Title       string
+	Company     string
+	Description string
+	Status      string
+	UpdatedAt   string `json:"updated_at"`
+	Version     int64
 }
 
 type quota struct {
@@ -103,6 +123,35 @@ func (c client) post(t *testing.T, body string, headers ...string) reply {
 func (c client) get(t *testing.T, path string, headers ...string) reply {
 	t.Helper()
 	r, err := c.call(http.MethodGet, path, nil, headers...)
+	if err != nil {
+		t.Error(err)
+	}
+	return r
+}
+
+// patch changes a job, and remove deletes it.
+func (c client) patch(t *testing.T, id, body string, headers ...string) reply {
+	t.Helper()
+	r, err := c.call(http.MethodPatch, "/api/jobs/"+id, strings.NewReader(body), append([]string{"Content-Type: application/merge-patch+json"}, headers...)...)
+	if err != nil {
+		t.Error(err)
+	}
+	return r
+}
+
+func (c client) remove(t *testing.T, id string, headers ...string) reply {
+	t.Helper()
+	r, err := c.call(http.MethodDelete, "/api/jobs/"+id, nil, headers...)
+	if err != nil {
+		t.Error(err)
+	}
+	return r
+}
+
+// batch captures many jobs at once.
+func (c client) batch(t *testing.T, items []string, headers ...string) reply {
+	t.Helper()
+	r, err := c.call(http.MethodPost, "/api/jobs/batch", strings.NewReader(`{"jobs":[`+strings.Join(items, ",")+`]}`), headers...)
 	if err != nil {
 		t.Error(err)
 	}

@@ -106,6 +106,14 @@ func (c *tracker) next() *sentCapture {
 	return next
 }
 
+// nextOnes is what the client captures next in one batch.
+func (c *tracker) nextOnes() (captures []*sentCapture) {
+	for range killBatch {
+		captures = append(captures, c.next())
+	}
+	return captures
+}
+
 // send sends a capture. Whatever is answered must be the first answer.
 func (s *service) send(t *testing.T, c *tracker, capture *sentCapture) error {
 	as := client{s.url, c.token, s.http}
@@ -113,16 +121,52 @@ func (s *service) send(t *testing.T, c *tracker, capture *sentCapture) error {
 	if err != nil {
 		return err
 	}
-	if capture.answer != nil {
+	if capture.answer != nil && capture.answer.body != "" {
 		r.wantsSame(t, *capture.answer)
 		return nil
+	}
+	s.answered(t, capture, r)
+	return nil
+}
+
+// killBatch is how many captures a client sends at once that sends a batch.
+const killBatch = 12
+
+// sendBatch sends captures as one batch, under the keys that they have alone.
+func (s *service) sendBatch(t *testing.T, c *tracker, captures []*sentCapture) error {
+	items := make([]string, len(captures))
+	for i, capture := range captures {
+		items[i] = strings.Replace(jobAt(capture.url), "{", fmt.Sprintf(`{"idempotency_key":%q,`, capture.key), 1)
+	}
+	as := client{s.url, c.token, s.http}
+	r, err := as.call(http.MethodPost, "/api/jobs/batch", strings.NewReader(`{"jobs":[`+strings.Join(items, ",")+`]}`))
+	if err != nil {
+		return err
+	}
+	if r.wants(t, http.StatusOK); len(r.Results) != len(captures) {
+		t.Errorf("%d results for %d captures", len(r.Results), len(captures))
+		return nil
+	}
+	for i, result := range r.Results {
+		told := reply{status: result.Status, form: form{Outcome: result.Outcome, Job: result.Job, Receipt: result.Receipt}}
+		s.answered(t, captures[i], told)
+	}
+	return nil
+}
+
+// answered takes in the answer to a capture. That of a batch has no body of its own: the next one to it does.
+func (s *service) answered(t *testing.T, capture *sentCapture, r reply) {
+	if first := capture.answer; first != nil && (r.status != first.status || r.Outcome != first.Outcome || r.Job != first.Job || r.Receipt != first.Receipt) {
+		t.Errorf("%s: answered %d %+v, and first %d %+v", capture.url, r.status, r.form, first.status, first.form)
+		return
 	}
 	if r.status != http.StatusCreated && r.status != http.StatusOK {
 		t.Errorf("%s: answered %d %s", capture.url, r.status, r.body)
 	}
 	r.wantsReceipt(t)
-	capture.answer = &r
-	return nil
+	if capture.answer == nil || capture.answer.body == "" {
+		capture.answer = &r
+	}
 }
 
 // killUnderLoad lets all clients capture until so many answers came, and kills the service so much later.
@@ -131,8 +175,14 @@ func (s *service) killUnderLoad(t *testing.T, trackers []*tracker, answers int, 
 	var missing atomic.Int64
 	missing.Store(int64(answers))
 	together(len(trackers), func(i int) any {
-		for {
-			if err := s.send(t, trackers[i], trackers[i].next()); err != nil {
+		for c := trackers[i]; ; {
+			var err error
+			if c.random.IntN(killBatch) == 0 {
+				err = s.sendBatch(t, c, c.nextOnes())
+			} else {
+				err = s.send(t, c, c.next())
+			}
+			if err != nil {
 				return nil // the service is dead
 			}
 			if missing.Add(-1) == 0 {

@@ -151,6 +151,7 @@ func backend(n *node.Node, watching *telemetry.Telemetry) http.Backend {
 	return http.Backend{
 		Partitions: n.Ledger.Partitions,
 		Append:     watching.Append(n.Append),
+		AppendAll:  watching.AppendAll(n.AppendAll),
 		Await:      n.Projection.Await,
 		Decision:   n.Projection.Decision,
 		Requester:  n.Requester,

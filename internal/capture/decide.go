@@ -168,9 +168,20 @@ func refuse(r *events.Request, reason, detail string) *events.RequestRefused {
 	return &events.RequestRefused{Kind: events.KindOf(r.Body), Reason: reason, Detail: detail}
 }
 
+// IsJobID says whether a text has the form of a job's id.
+func IsJobID(text string) bool {
+	digits, ok := strings.CutPrefix(text, jobIDPrefix)
+	return ok && len(digits) == jobIDDigits && strings.Trim(digits, "abcdefghijklmnopqrstuvwxyz234567") == ""
+}
+
+const (
+	jobIDPrefix = "job_"
+	jobIDDigits = 24 // of 15 bytes
+)
+
 // jobID derives a job's id from its request and position: the same at every replay, unique because the position
 // is, and not to be guessed because the request digest covers a time and an id that only its sender knows.
 func jobID(r *events.Request) string {
 	digest := events.Hash([]byte("job"), r.Digest[:], []byte(r.Position.String()))
-	return "job_" + strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(digest[:15]))
+	return jobIDPrefix + strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(digest[:15]))
 }

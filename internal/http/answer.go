@@ -3,6 +3,7 @@ package http
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/labstack/echo/v4"
 
@@ -10,49 +11,81 @@ import (
 	"jobtally/internal/events"
 )
 
-// The outcomes of a capture as clients see them.
+// The outcomes of captures and changes as clients see them.
 const (
 	outcomePending   = "pending"
 	outcomeCaptured  = "captured"
 	outcomeDuplicate = "duplicate"
 	outcomeRejected  = "rejected"
 	outcomeRefused   = "refused"
+	outcomeUpdated   = "updated"
+	outcomeDeleted   = "deleted"
 )
 
-// answer is what a client is told about a capture. It is made from the decision alone, plus the job that a duplicate
-// names, so that a decision has one answer whenever it is asked for.
+// answer is what a client is told about a capture, or about the change of a job. It is made from the decision alone, plus
+// what the tracker has of the job that a duplicate or an update names, so that a decision has one answer whenever it is asked
+// for, but that a duplicate shows the job as it is by then. A job that was deleted since is left out.
 type answer struct {
 	Outcome string     `json:"outcome"`
 	Reason  string     `json:"reason,omitempty"` // of rejected and refused
 	Detail  string     `json:"detail,omitempty"` // of refused
-	Job     *jobForm   `json:"job,omitempty"`    // of captured and duplicate
-	Quota   *quotaForm `json:"quota,omitempty"`  // of all but refused: as the decision left it
+	ID      string     `json:"id,omitempty"`     // of deleted: that of the job
+	Job     *jobForm   `json:"job,omitempty"`    // of captured, duplicate and updated
+	Quota   *quotaForm `json:"quota,omitempty"`  // of captured, duplicate and rejected: as the decision left it
 	Receipt receipt    `json:"receipt"`
 }
 
-// errNoCapture is the error of a decision that is not about a capture.
+// errNoCapture is the error of a decision that is neither about a capture nor about a job.
 var errNoCapture = errors.New("the decision is not about a capture")
 
-// answerTo returns the answer that the decision on a capture stands for, which must not be a repetition.
-func (a *api) answerTo(c echo.Context, d *events.Decision) (*answer, error) {
+// answerTo returns the answer that the decision on a capture or a change stands for, which must not be a repetition.
+func (a *api) answerTo(c echo.Context, d *events.Decision) (said *answer, err error) {
+	said = &answer{Receipt: receiptOf(d)}
 	switch b := d.Body.(type) {
 	case *events.JobCaptured:
 		job := capture.StoredJob{ID: b.JobID, CapturedAt: d.Time, UpdatedAt: d.Time, Version: 1, Job: b.Job}
-		return &answer{Outcome: outcomeCaptured, Job: formOfJob(job), Quota: formOfCount(b.Count), Receipt: receiptOf(d)}, nil
+		said.Outcome, said.Job, said.Quota = outcomeCaptured, formOfJob(job), formOfCount(b.Count)
 	case *events.JobCaptureDuplicated:
-		job, err := a.backend.Job(c.Request().Context(), d.Account, b.JobID)
-		if err != nil {
-			return nil, fmt.Errorf("read the job of the duplicate at %s: %w", d.Position, err)
-		}
-		return &answer{Outcome: outcomeDuplicate, Job: formOfJob(job), Quota: formOfCount(b.Count), Receipt: receiptOf(d)}, nil
+		said.Outcome, said.Quota = outcomeDuplicate, formOfCount(b.Count)
+		said.Job, err = a.jobNow(c, b.JobID)
 	case *events.JobCaptureRejected:
-		return &answer{Outcome: outcomeRejected, Reason: b.Reason, Quota: formOfCount(b.Count), Receipt: receiptOf(d)}, nil
-	case *events.RequestRefused:
-		if b.Kind == events.KindOf(&events.JobCaptureRequested{}) {
-			return &answer{Outcome: outcomeRefused, Reason: b.Reason, Detail: b.Detail, Receipt: receiptOf(d)}, nil
+		said.Outcome, said.Reason, said.Quota = outcomeRejected, b.Reason, formOfCount(b.Count)
+	case *events.JobUpdated:
+		said.Outcome = outcomeUpdated
+		said.Job, err = a.jobNow(c, b.JobID)
+		if said.Job != nil {
+			said.Job.Job, said.Job.Version, said.Job.UpdatedAt = b.Job, b.Version, formatTime(d.Time)
 		}
+	case *events.JobDeleted:
+		said.Outcome, said.ID = outcomeDeleted, b.JobID
+	case *events.RequestRefused:
+		if !slices.Contains(jobKinds, b.Kind) {
+			return nil, errNoCapture
+		}
+		said.Outcome, said.Reason, said.Detail = outcomeRefused, b.Reason, b.Detail
+	default:
+		return nil, errNoCapture
 	}
-	return nil, errNoCapture
+	return said, err
+}
+
+// jobKinds are the requests of which clients are told what became of them.
+var jobKinds = []string{
+	events.KindOf(&events.JobCaptureRequested{}), events.KindOf(&events.JobUpdateRequested{}), events.KindOf(&events.JobDeleteRequested{}),
+}
+
+// jobNow returns a job that a decision names as it is now, or nil when it was deleted since. The error is a problem when that
+// is because the account was erased.
+func (a *api) jobNow(c echo.Context, id string) (*jobForm, error) {
+	job, err := a.backend.Job(c.Request().Context(), callOf(c).account, id)
+	if errors.Is(err, events.ErrNotFound) {
+		_, err = a.quotaNow(c)
+		return nil, err
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read a job: %w", err)
+	}
+	return formOfJob(job), nil
 }
 
 // first returns the decision whose answer a repeated capture gets, or the decision itself.
@@ -87,7 +120,7 @@ func quotaOf(count events.Count) capture.Quota {
 
 func formOfCount(count events.Count) *quotaForm { return formOfQuota(quotaOf(count)) }
 
-// problemOfAnswer returns the problem that a rejected or refused capture is to the client that sent it.
+// problemOfAnswer returns the problem that a rejected or refused request is to the client that sent it.
 func problemOfAnswer(said *answer) *problem {
 	var p *problem
 	if said.Outcome == outcomeRejected {
@@ -103,7 +136,7 @@ func problemOfAnswer(said *answer) *problem {
 	return p
 }
 
-// refusal returns the problem of a refused capture. A reason that captures do not have is not the client's fault.
+// refusal returns the problem of a refused request. A reason that captures and changes do not have is not the client's fault.
 func refusal(said *answer) *problem {
 	switch said.Reason {
 	case events.ReasonIdempotencyKeyReused:
@@ -112,6 +145,10 @@ func refusal(said *answer) *problem {
 		return newProblem(codeAccountUnknown, "")
 	case events.ReasonMalformed:
 		return newProblem(codeMalformed, said.Detail)
+	case events.ReasonNotFound:
+		return newProblem(codeJobNotFound, "")
+	case events.ReasonVersionConflict:
+		return newProblem(codeVersionConflict, said.Detail)
 	}
 	return newProblem(codeRequestRefused, said.Detail)
 }

@@ -1,9 +1,9 @@
 package http
 
 import (
-	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -12,10 +12,14 @@ import (
 	"jobtally/internal/token"
 )
 
-// authenticated calls handler on a node that has caught up, once it is known whose call it is, and once the node has
-// folded the position that the call asks for. The answer says which position the node has folded.
-func (a *api) authenticated(handler echo.HandlerFunc) echo.HandlerFunc {
+// authenticated calls handler on a node that has caught up, once it is known whose call it is, that its token has the scope,
+// and once the node has folded the position that the call asks for. The answer says which position the node has folded.
+// Without a scope any token will do.
+func (a *api) authenticated(scope string, handler echo.HandlerFunc) echo.HandlerFunc {
 	return a.identified(func(c echo.Context, held capture.Token) error {
+		if scope != "" && !held.Has(scope) {
+			return scopeMissing(scope)
+		}
 		return a.reached(c, held.Account, handler)
 	})
 }
@@ -24,7 +28,7 @@ func (a *api) authenticated(handler echo.HandlerFunc) echo.HandlerFunc {
 func (a *api) administered(handler echo.HandlerFunc) echo.HandlerFunc {
 	return a.identified(func(c echo.Context, held capture.Token) error {
 		if !held.Has(events.ScopeAdmin) {
-			return newProblem(codeScopeMissing, "")
+			return scopeMissing(events.ScopeAdmin)
 		}
 		if err := events.ValidAccount(c.Param(accountParam)); err != nil {
 			return newProblem(codeAccountUnknown, err.Error())
@@ -42,7 +46,7 @@ func (a *api) identified(next func(echo.Context, capture.Token) error) echo.Hand
 		if !a.backend.CaughtUp() {
 			return newProblem(codeNotReady, "this node is folding what the ledger had when it started; try again soon")
 		}
-		held, err := a.authenticate(c.Request().Context(), c.Request().Header.Get("Authorization"))
+		held, err := a.authenticate(c)
 		if err != nil {
 			return err
 		}
@@ -75,10 +79,10 @@ func (a *api) reached(c echo.Context, account string, handler echo.HandlerFunc) 
 	return handler(c)
 }
 
-// authenticate returns the token of an Authorization header as it was issued. A typo is refused without a look-up, and that
-// a token is revoked is told only to who holds its secret.
-func (a *api) authenticate(ctx context.Context, authorization string) (issued capture.Token, err error) {
-	scheme, credentials, _ := strings.Cut(authorization, " ")
+// authenticate returns the token of the call's Authorization header as it was issued. A typo is refused without a look-up,
+// and that a token is revoked, or has expired, is told only to who holds its secret.
+func (a *api) authenticate(c echo.Context) (issued capture.Token, err error) {
+	scheme, credentials, _ := strings.Cut(c.Request().Header.Get("Authorization"), " ")
 	credentials = strings.Trim(credentials, " ")
 	if !strings.EqualFold(scheme, "Bearer") || credentials == "" {
 		return issued, newProblem(codeTokenMissing, "")
@@ -87,24 +91,33 @@ func (a *api) authenticate(ctx context.Context, authorization string) (issued ca
 	if err != nil {
 		return issued, newProblem(codeTokenMalformed, err.Error())
 	}
-	candidates, err := a.backend.Tokens(ctx, held.ID())
+	candidates, err := a.backend.Tokens(c.Request().Context(), held.ID())
 	if err != nil {
 		return issued, fmt.Errorf("look up token %s: %w", held.ID(), err)
 	}
-	return issuedAs(held, candidates)
+	return issuedAs(held, candidates, callOf(c).now)
 }
 
-// issuedAs returns the one of the issued tokens that the held one is.
-func issuedAs(held token.Token, candidates []capture.Token) (capture.Token, error) {
-	refused := codeTokenUnknown
-	for _, candidate := range candidates {
-		if !held.Matches(candidate.SecretHash) {
-			continue
+// issuedAs returns the one of the issued tokens that the held one is, if it is accepted now.
+func issuedAs(held token.Token, candidates []capture.Token, now time.Time) (capture.Token, error) {
+	refused := newProblem(codeTokenUnknown, "")
+	for i := range candidates {
+		switch candidate := &candidates[i]; {
+		case !held.Matches(candidate.SecretHash):
+		case candidate.Revoked:
+			refused = newProblem(codeTokenRevoked, "")
+		case candidate.Expired(now):
+			refused = newProblem(codeTokenExpired, "the token expired at "+candidate.ExpiresAt.UTC().Format(time.RFC3339)+"; ask for a new one")
+		default:
+			return *candidate, nil
 		}
-		if !candidate.Revoked {
-			return candidate, nil
-		}
-		refused = codeTokenRevoked
 	}
-	return capture.Token{}, newProblem(refused, "")
+	return capture.Token{}, refused
+}
+
+// scopeMissing returns the problem of a token without the scope that a call needs.
+func scopeMissing(scope string) *problem {
+	p := newProblem(codeScopeMissing, "this call needs a token of scope "+scope)
+	p.scope = scope
+	return p
 }

@@ -27,6 +27,8 @@ type call struct {
 	partition int
 
 	position events.Position // of the request that it recorded, or asks about; zero for any other call
+
+	cost int // that limits charge for the call, in requests beyond itself
 }
 
 const callKey = "call"

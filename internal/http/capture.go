@@ -19,14 +19,26 @@ import (
 const captureWait = 10 * time.Second
 
 // postCapture answers POST /api/jobs: the request is appended, and answered once this node has folded its decision,
-// or as pending when that takes longer than the client wants to wait.
+// or as pending when that takes longer than the client wants to wait. With dry_run it is only tried.
 func (a *api) postCapture(c echo.Context) error {
-	header := c.Response().Header()
-	header.Add("Vary", "Prefer")
+	c.Response().Header().Add("Vary", "Prefer")
+	dry, err := dryRun(c)
+	if err != nil {
+		return err
+	}
 	request, err := captureRequest(c)
 	if err != nil {
 		return err
 	}
+	if dry {
+		return a.tryCapture(c, request)
+	}
+	return a.submit(c, request, func(d events.Decision) error { return a.writeDecided(c, d) })
+}
+
+// submit appends a request of the caller's, and has its decision written; or answers that it is pending.
+func (a *api) submit(c echo.Context, request *events.Request, write func(events.Decision) error) error {
+	header := c.Response().Header()
 	header.Set(headerIdempotencyKey, quoteKey(request.ID))
 	position, err := a.backend.Append(c.Request().Context(), request)
 	if err != nil {
@@ -38,9 +50,8 @@ func (a *api) postCapture(c echo.Context) error {
 	if errors.Is(err, events.ErrNotFound) { // the account was erased while the request was under way, and so was the request
 		return newProblem(codeAccountUnknown, "")
 	}
-	if folded && (decision.Account != request.Account || decision.RequestID != request.ID) {
-		// The ledger gave away a position that was taken. Whoever's decision this is, it is not for this client.
-		return a.appendFailed(c, fmt.Errorf("%w: decision %s is on another request", events.ErrUnknownOutcome, position))
+	if folded && !isOn(&decision, request) {
+		return a.appendFailed(c, onAnotherRequest(position))
 	}
 	prefer.apply(header, !folded)
 	if !folded {
@@ -48,15 +59,22 @@ func (a *api) postCapture(c echo.Context) error {
 		return writePending(c, nethttp.StatusAccepted, position)
 	}
 	a.tellPosition(c)
-	return a.writeDecided(c, decision)
+	return write(decision)
 }
 
-// captureRequest reads and checks the whole call.
+// isOn says whether a decision is on a request.
+func isOn(d *events.Decision, r *events.Request) bool {
+	return d.Account == r.Account && d.RequestID == r.ID
+}
+
+// onAnotherRequest is the error of a ledger that gave away a position that was taken. Whoever's decision is there, it is not
+// for this client.
+func onAnotherRequest(p events.Position) error {
+	return fmt.Errorf("%w: decision %s is on another request", events.ErrUnknownOutcome, p)
+}
+
+// captureRequest reads and checks the key and the body of a call.
 func captureRequest(c echo.Context) (*events.Request, error) {
-	k := callOf(c)
-	if err := checkNoQuery(c.Request().URL); err != nil {
-		return nil, err
-	}
 	id, err := idempotencyKey(c.Request().Header)
 	if err != nil {
 		return nil, err
@@ -69,16 +87,21 @@ func captureRequest(c echo.Context) (*events.Request, error) {
 	if err != nil {
 		return nil, err
 	}
+	return captureOf(callOf(c), id, job, canonical), nil
+}
+
+// captureOf returns the request of a call to capture a job.
+func captureOf(k *call, id string, job events.Job, canonicalURL string) *events.Request {
 	return &events.Request{Account: k.account, ID: id, Time: k.now, Body: &events.JobCaptureRequested{
 		Month:        events.MonthOf(k.now),
 		Job:          job,
-		CanonicalURL: canonical,
+		CanonicalURL: canonicalURL,
 		SourceRules:  capture.SourceRules,
 		PayloadHash:  payloadHash(&job),
-	}}, nil
+	}}
 }
 
-// checkNoQuery refuses what a capture does not know: to ignore a parameter could record what was not meant to be.
+// checkNoQuery refuses what a change does not know: to ignore a parameter could record what was not meant to be.
 func checkNoQuery(u *url.URL) error {
 	if u.RawQuery == "" {
 		return nil
@@ -108,7 +131,14 @@ func (a *api) decision(c echo.Context, p events.Position, patience time.Duration
 	if patience == 0 {
 		return d, false, nil
 	}
-	d, err = a.await(c, p, patience)
+	ctx, cancel := context.WithTimeout(c.Request().Context(), patience)
+	defer cancel()
+	return a.decisionWithin(ctx, c, p)
+}
+
+// decisionWithin waits likewise, until ctx ends.
+func (a *api) decisionWithin(ctx context.Context, c echo.Context, p events.Position) (d events.Decision, folded bool, err error) {
+	d, err = a.backend.Await(ctx, p)
 	if errors.Is(err, events.ErrNotFound) {
 		return d, false, err
 	}
@@ -132,17 +162,19 @@ func (a *api) writeDecided(c echo.Context, d events.Decision) error {
 	}
 	said, err := a.answerTo(c, &d)
 	if err != nil {
-		return a.unlessErased(c, fmt.Errorf("answer the decision at %s: %w", d.Position, err))
+		return fmt.Errorf("answer the decision at %s: %w", d.Position, err)
 	}
 	if err := a.setCaptureHeader(c, &d, repeated); err != nil {
 		return err
 	}
+	if said.Job != nil {
+		c.Response().Header().Set("Location", jobPath(said.Job.ID))
+	}
 	switch said.Outcome {
 	case outcomeCaptured:
-		c.Response().Header().Set("Location", jobPath(said.Job.ID))
+		c.Response().Header()["Etag"] = []string{jobETag(said.Job.Version)}
 		return writeJSON(c, nethttp.StatusCreated, said)
 	case outcomeDuplicate:
-		c.Response().Header().Set("Location", jobPath(said.Job.ID))
 		return writeJSON(c, nethttp.StatusOK, said)
 	}
 	return problemOfAnswer(said)

@@ -36,7 +36,7 @@ func TestCapture(t *testing.T) {
 	location := x.Header.Get("Location")
 	x.wantsHeader(t, "Content-Type: application/json", "Ledger-Position: 0-6", `Idempotency-Key: "k1"`, "Vary: Prefer",
 		`RateLimit: "captures";r=1;t=1431570`, `RateLimit-Policy: "captures";q=2;w=2678400`,
-		"Idempotent-Replayed:", "Preference-Applied:", "Cache-Control: private, no-cache")
+		"Idempotent-Replayed:", "Preference-Applied:", "Cache-Control: private, no-cache", `ETag: "1"`)
 
 	r := n.requests[5]
 	if b := r.Body.(*events.JobCaptureRequested); r.ID != "k1" || b.CanonicalURL != "https://jobs.example.com/1" ||
@@ -289,9 +289,17 @@ func TestCaptureFoldedBetweenTwoLooks(t *testing.T) {
 
 func TestQueryOfACaptureIsRefused(t *testing.T) {
 	n := newNode(t)
-	body := n.send(t, "POST", "/api/jobs?dry_run=true", gopher).wantsProblem(t, codeInvalidRequest)
-	if !strings.Contains(body, "dry_run") || len(n.requests) != 5 {
-		t.Errorf("%d requests, answer %s", len(n.requests), body)
+	for query, want := range map[string]string{
+		"dryrun=true": "dryrun is not a parameter of this call; did you mean dry_run?", "dry_run=1": "dry_run must be true or false",
+		"dry_run=": "dry_run must be true or false", "dry_run": "dry_run must be true or false", "dry_run=TRUE": "dry_run must be true or false",
+		"dry_run=true&dry_run=true": "dry_run is there more than once", "a=b;c": "the query of the URL cannot be read",
+	} {
+		for _, path := range []string{"/api/jobs?", "/api/jobs/batch?"} {
+			body := n.send(t, "POST", path+query, gopher).wantsProblem(t, codeInvalidRequest)
+			if !strings.Contains(body, `"detail":"`+want+`"`) || len(n.requests) != 5 {
+				t.Errorf("%s: %d requests, answer %s", query, len(n.requests), body)
+			}
+		}
 	}
 }
 
@@ -301,5 +309,7 @@ func TestJobs(t *testing.T) {
 	unknown := n.send(t, "GET", "/api/jobs/job_nothing", "")
 	unknown.wantsProblem(t, codeJobNotFound)
 	n.send(t, "GET", location, "", "Authorization: Bearer "+n.bob.Reveal()).wants(t, 404, unknown.body)
-	n.send(t, "HEAD", location, "").wantsHeader(t, "Content-Type: application/json", "Ledger-Position: 0-6")
+	n.send(t, "HEAD", location, "").wantsHeader(t, "Content-Type: application/json", "Ledger-Position: 0-6", `ETag: "1"`)
+	n.send(t, "GET", location, "", `If-None-Match: "1"`).wants(t, 304, "")
+	n.send(t, "GET", location, "", `If-None-Match: "2"`).wants(t, 200, `{"id":"job_…`)
 }

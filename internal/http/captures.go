@@ -11,7 +11,7 @@ import (
 	"jobtally/internal/events"
 )
 
-// getCapture answers GET /api/jobs/captures/{position}: what became of a capture. By itself it does not wait.
+// getCapture answers GET /api/jobs/captures/{position}: what became of a capture, an update or a deletion. By itself it does not wait.
 // A position of another account is as unknown as one that is not there.
 func (a *api) getCapture(c echo.Context) error {
 	c.Response().Header().Add("Vary", "Prefer")
@@ -86,7 +86,7 @@ func (a *api) writeCapture(c echo.Context, d events.Decision) error {
 		return newProblem(codeCaptureNotFound, "")
 	}
 	if err != nil {
-		return a.unlessErased(c, err)
+		return err
 	}
 	return writeJSON(c, nethttp.StatusOK, said)
 }

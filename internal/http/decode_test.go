@@ -111,8 +111,8 @@ func TestDecodeJobNamesTheFieldThatIsWrong(t *testing.T) {
 
 func TestDecodeJobRefusesWhatIsNoJob(t *testing.T) {
 	for name, tt := range map[string]struct{ body, detail string }{
-		"empty":                {"", "the body is empty; send a job as a JSON object"},
-		"white space":          {" \n", "the body is empty; send a job as a JSON object"},
+		"empty":                {"", "the body is empty; send a JSON object"},
+		"white space":          {" \n", "the body is empty; send a JSON object"},
 		"array":                {"[]", "the body must be a JSON object, not an array"},
 		"string":               {`"title"`, "the body must be a JSON object, not a string"},
 		"number":               {"1", "the body must be a JSON object, not a number"},

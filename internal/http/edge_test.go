@@ -9,6 +9,7 @@ import (
 	"net"
 	nethttp "net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -74,16 +75,65 @@ func TestOneTokenIDWithTwoSecrets(t *testing.T) {
 	n.send(t, "GET", "/api/jobs/quota", "").wantsProblem(t, codeTokenUnknown)
 }
 
+// TestScopes: a token without a scope for jobs has both, whatever else it has.
+func TestScopes(t *testing.T) {
+	n := newNode(t)
+	calls := map[string]string{
+		"GET /api/jobs/quota": events.ScopeJobsRead, "HEAD /api/jobs/quota": events.ScopeJobsRead, "GET /api/jobs/quota/history": events.ScopeJobsRead,
+		"GET /api/jobs/captures/0-1": events.ScopeJobsRead, "GET /api/jobs/job_1": events.ScopeJobsRead,
+		"GET /api/jobs": events.ScopeJobsRead, "GET /api/jobs/lookup": events.ScopeJobsRead,
+		"PATCH /api/jobs/job_1": events.ScopeJobsWrite, "DELETE /api/jobs/job_1": events.ScopeJobsWrite,
+		"POST /api/jobs/batch": events.ScopeJobsWrite, "POST /api/jobs?dry_run=true": events.ScopeJobsWrite,
+		"POST /api/jobs": events.ScopeJobsWrite, "DELETE /api/admin/accounts/bob": events.ScopeAdmin,
+	}
+	for _, tt := range []struct{ scopes, has string }{
+		{"", "jobs:read jobs:write"}, {"admin", "jobs:read jobs:write admin"}, {"jobs:read", "jobs:read"}, {"jobs:write", "jobs:write"},
+		{"jobs:read jobs:write", "jobs:read jobs:write"}, {"admin jobs:read", "admin jobs:read"},
+	} {
+		issued := capture.Token{Account: "anna", SecretHash: n.anna.Hash(), TokenTerms: events.TokenTerms{Scopes: strings.Fields(tt.scopes)}}
+		n.Tokens = func(context.Context, string) ([]capture.Token, error) { return []capture.Token{issued}, nil }
+		for call, scope := range calls {
+			method, path, _ := strings.Cut(call, " ")
+			x := n.send(t, method, path, "")
+			if slices.Contains(strings.Fields(tt.has), scope) {
+				if strings.Contains(x.body, `"scope_missing"`) {
+					t.Errorf("%s with scopes %q: %s", call, tt.scopes, x.body)
+				}
+				continue
+			}
+			x.wantsProblem(t, codeScopeMissing)
+			x.wantsHeader(t, `WWW-Authenticate: Bearer realm="jobtally", error="insufficient_scope", scope="`+scope+`"`)
+			if !strings.Contains(x.body, "needs a token of scope "+scope) {
+				t.Errorf("%s: %s", call, x.body)
+			}
+		}
+	}
+}
+
+func TestTokensExpire(t *testing.T) {
+	n := newNode(t)
+	expires := n.now.Truncate(time.Millisecond)
+	issued := capture.Token{Account: "anna", SecretHash: n.anna.Hash(), TokenTerms: events.TokenTerms{ExpiresAt: expires}}
+	n.Tokens = func(context.Context, string) ([]capture.Token, error) { return []capture.Token{issued}, nil }
+	n.now = expires.Add(-time.Millisecond)
+	n.send(t, "GET", "/api/jobs/quota", "").wants(t, 200, `{"used"…`)
+	n.now = expires
+	x := n.send(t, "GET", "/api/jobs/quota", "")
+	x.wantsProblem(t, codeTokenExpired)
+	x.wantsHeader(t, `WWW-Authenticate: Bearer realm="jobtally", error="invalid_token"`)
+	issued.Revoked = true
+	n.send(t, "GET", "/api/jobs/quota", "").wantsProblem(t, codeTokenRevoked)
+}
+
 func TestRouting(t *testing.T) {
 	n := newNode(t)
 	for _, path := range []string{"/", "/api", "/api/jobs/", "/nothing", "//api/jobs"} {
 		n.send(t, "GET", path, "").wantsProblem(t, codeNotFound)
 	}
 	for _, tt := range []struct{ method, path, allow string }{
-		{"DELETE", "/api/jobs", "OPTIONS, POST"},
-		{"GET", "/api/jobs", "OPTIONS, POST"},
+		{"DELETE", "/api/jobs", "OPTIONS, GET, HEAD, POST"},
 		{"POST", "/api/jobs/quota", "OPTIONS, GET, HEAD"},
-		{"PUT", "/api/jobs/job_1", "OPTIONS, GET, HEAD"},
+		{"PUT", "/api/jobs/job_1", "OPTIONS, DELETE, GET, HEAD, PATCH"},
 		{"POST", "/api/jobs/captures/0-1", "OPTIONS, GET, HEAD"},
 		{"POST", "/livez", "OPTIONS, GET, HEAD"},
 		{"BREW", "/readyz", "OPTIONS, GET, HEAD"},
@@ -99,14 +149,14 @@ func TestPreflight(t *testing.T) {
 	ask := []string{"Origin: chrome-extension://abc", "Access-Control-Request-Method: POST", "Authorization: "}
 	x := n.send(t, "OPTIONS", "/api/jobs", "", ask...)
 	x.wants(t, 204, "")
-	x.wantsHeader(t, "Access-Control-Allow-Origin: *", "Access-Control-Allow-Methods: OPTIONS, POST", "Access-Control-Max-Age: 7200",
-		"Access-Control-Allow-Headers: Authorization, Content-Type, Idempotency-Key, Prefer, If-None-Match, Ledger-Position, X-Request-Id, Traceparent",
+	x.wantsHeader(t, "Access-Control-Allow-Origin: *", "Access-Control-Allow-Methods: OPTIONS, GET, HEAD, POST", "Access-Control-Max-Age: 7200",
+		"Access-Control-Allow-Headers: Authorization, Content-Type, Idempotency-Key, Prefer, If-Match, If-None-Match, Ledger-Position, X-Request-Id, Traceparent",
 		"Access-Control-Allow-Private-Network:", "Access-Control-Allow-Credentials:")
 	x = n.send(t, "OPTIONS", "/api/jobs/quota", "", append(ask, "Access-Control-Request-Private-Network: true")...)
 	x.wantsHeader(t, "Access-Control-Allow-Private-Network: true", "Access-Control-Allow-Methods: OPTIONS, GET, HEAD")
 	x = n.send(t, "OPTIONS", "/api/jobs", "")
 	x.wants(t, 204, "")
-	x.wantsHeader(t, "Allow: OPTIONS, POST", "Access-Control-Allow-Methods:")
+	x.wantsHeader(t, "Allow: OPTIONS, GET, HEAD, POST", "Access-Control-Allow-Methods:")
 	n.send(t, "OPTIONS", "/nothing", "", ask...).wantsProblem(t, codeNotFound)
 
 	n.send(t, "GET", "/api/jobs/quota", "", "Origin: https://a.example").wantsHeader(t, "Access-Control-Allow-Origin: *",

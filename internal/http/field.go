@@ -39,6 +39,16 @@ var jobFields = []field{
 		absent: events.CapturedVia()[0]},
 }
 
+// jobFieldNames are their names.
+var jobFieldNames = namesOf(jobFields)
+
+func namesOf(fields []field) (names []string) {
+	for i := range fields {
+		names = append(names, fields[i].name)
+	}
+	return names
+}
+
 // set puts the text that was sent into the job, and returns what is wrong with it, or nothing.
 func (f *field) set(job *events.Job, text string) (wrong string) {
 	if c, found := controlCharacter(text); found {

@@ -34,9 +34,9 @@ func formOfQuota(q capture.Quota) *quotaForm {
 	return &quotaForm{Used: q.Used, Limit: q.Limit, Remaining: q.Remaining(), ResetDate: q.ResetDate()}
 }
 
-// jobForm is a job as clients see it. Optional fields without text are left out.
+// jobForm is a job as clients see it. Optional fields without text are left out, and the id of one that is only tried.
 type jobForm struct {
-	ID string `json:"id"`
+	ID string `json:"id,omitempty"`
 	events.Job
 	CapturedAt string `json:"captured_at"`
 	UpdatedAt  string `json:"updated_at"`
@@ -45,9 +45,11 @@ type jobForm struct {
 
 const timeLayout = "2006-01-02T15:04:05.000Z"
 
+func formatTime(at time.Time) string { return at.UTC().Format(timeLayout) }
+
 func formOfJob(job capture.StoredJob) *jobForm {
 	return &jobForm{
-		ID: job.ID, Job: job.Job, CapturedAt: job.CapturedAt.UTC().Format(timeLayout), UpdatedAt: job.UpdatedAt.UTC().Format(timeLayout), Version: job.Version,
+		ID: job.ID, Job: job.Job, CapturedAt: formatTime(job.CapturedAt), UpdatedAt: formatTime(job.UpdatedAt), Version: job.Version,
 	}
 }
 

@@ -59,15 +59,12 @@ func historyPage(c echo.Context) (before events.Month, limit int, err error) {
 	if err != nil {
 		return "", 0, err
 	}
-	limit = defaultMonths
-	if query.Has("limit") {
-		if limit, err = strconv.Atoi(query.Get("limit")); err != nil || limit < 1 || limit > maxMonths {
-			return "", 0, invalidParameter("limit", fmt.Sprintf("must be a whole number from 1 to %d", maxMonths))
-		}
+	if limit, err = pageLimit(query, defaultMonths, maxMonths); err != nil {
+		return "", 0, err
 	}
 	if query.Has("cursor") {
 		if before, err = parseCursor(query.Get("cursor")); err != nil {
-			return "", 0, invalidParameter("cursor", "must be one that a Link header gave")
+			return "", 0, invalidParameter("cursor", notACursor)
 		}
 	}
 	return before, limit, nil
@@ -76,6 +73,8 @@ func historyPage(c echo.Context) (before events.Month, limit int, err error) {
 // A cursor is opaque to clients: it is the last month of a page. So what a page begins with does not depend on what
 // became of the months before it.
 var cursorEncoding = base64.RawURLEncoding.Strict()
+
+const notACursor = "must be one that a Link header gave"
 
 func parseCursor(cursor string) (events.Month, error) {
 	text, err := cursorEncoding.DecodeString(cursor)

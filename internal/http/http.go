@@ -28,6 +28,9 @@ type Backend struct {
 	// Append puts a request into the ledger and returns once it is durable. With events.ErrUnavailable nothing was
 	// appended, with events.ErrUnknownOutcome it may have been; with any other error nothing was.
 	Append func(context.Context, *events.Request) (events.Position, error)
+	// AppendAll puts requests of one account into the ledger, as one group, and returns the position of each, or its error as of
+	// Append. They are taken together, or none is.
+	AppendAll func(context.Context, []*events.Request) ([]events.Position, []error)
 	// Await blocks until this node has folded the position, and returns the decision there. The position may lie far
 	// beyond the ledger: the context ends the wait, with its error.
 	Await func(context.Context, events.Position) (events.Decision, error)
@@ -168,12 +171,21 @@ func (a *api) route(e *echo.Echo) {
 		e.GET(path, handler)
 		e.HEAD(path, handler)
 	}
-	get("/api/jobs/quota", a.authenticated(a.getQuota))
-	get(historyPath, a.folding(a.authenticated(a.getHistory)))
-	get(historyPath+"/:month", a.folding(a.authenticated(a.getMonth)))
-	e.POST("/api/jobs", a.folding(a.authenticated(a.postCapture)))
-	get("/api/jobs/captures/:position", a.authenticated(a.getCapture))
-	get("/api/jobs/:id", a.authenticated(a.getJob))
+	reading := func(handler echo.HandlerFunc) echo.HandlerFunc { return a.authenticated(events.ScopeJobsRead, handler) }
+	writing := func(handler echo.HandlerFunc) echo.HandlerFunc {
+		return a.folding(a.authenticated(events.ScopeJobsWrite, handler))
+	}
+	get("/api/jobs/quota", reading(a.getQuota))
+	get(historyPath, a.folding(reading(a.getHistory)))
+	get(historyPath+"/:month", a.folding(reading(a.getMonth)))
+	get(jobsPath, reading(a.getJobs))
+	e.POST(jobsPath, writing(a.postCapture))
+	e.POST(jobsPath+"/batch", writing(a.postBatch))
+	get(jobsPath+"/lookup", reading(a.getLookup))
+	get("/api/jobs/captures/:position", reading(a.getCapture))
+	get("/api/jobs/:id", reading(a.getJob))
+	e.PATCH("/api/jobs/:id", writing(a.patchJob))
+	e.DELETE("/api/jobs/:id", writing(a.deleteJob))
 	e.DELETE("/api/admin/accounts/:"+accountParam, a.folding(a.administered(a.deleteAccount)))
 	get("/livez", a.getLive)
 	get("/readyz", a.getReady)

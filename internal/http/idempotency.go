@@ -48,6 +48,17 @@ func parseIdempotencyKey(s string) (key string, err error) {
 	return key, nil
 }
 
+// checkKey returns what is wrong with a key that is a text in JSON, as a check of a field does.
+func checkKey(text string) string {
+	if text == "" || len(text) > maxIdempotencyKeySize || strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c >= 0x7f }) {
+		return fmt.Sprintf("must have 1 to %d printable ASCII characters", maxIdempotencyKeySize)
+	}
+	if token.Within(text) {
+		return "must not have a token in it, for a key is recorded"
+	}
+	return ""
+}
+
 // unquoteKey reads a string of RFC 8941: printable ASCII between quotes, in which a backslash stands before a quote
 // or a backslash. Nothing may follow: parameters mean nothing here.
 func unquoteKey(s string) (string, error) {

@@ -59,11 +59,11 @@ func (l *limiter) limited(next echo.HandlerFunc) echo.HandlerFunc {
 		if err != nil {
 			return err
 		}
-		cost := 0
-		defer func() { l.byAddress.leave(visitor, cost) }()
+		cost := &callOf(c).cost
+		defer func() { l.byAddress.leave(visitor, *cost) }()
 		err = next(c)
 		if failedAuthentication(err) {
-			cost = failureCost - 1
+			*cost = failureCost - 1
 		}
 		return err
 	}
@@ -78,7 +78,7 @@ func (l *limiter) admitted(c echo.Context, held capture.Token, next func(echo.Co
 	if err != nil {
 		return err
 	}
-	defer l.byToken.leave(visitor, 0)
+	defer func() { l.byToken.leave(visitor, callOf(c).cost) }()
 	return next(c, held)
 }
 

@@ -49,10 +49,11 @@ func newNode(t *testing.T) *node {
 	}
 	n.Backend = Backend{
 		Partitions: 1,
-		Append:     n.append, Await: n.await, Decision: n.decision, Requester: n.requester,
+		Append:     n.append, AppendAll: n.appendAll, Try: n.try, Await: n.await, Decision: n.decision, Requester: n.requester,
 		CountsIn: func(_ string, month events.Month) events.Month { return capture.CountsIn(month, n.archived) },
 		Quota:    n.quota, Job: n.job, Tokens: n.tokens, Erasures: n.erasures,
 		Month: n.month, Months: n.months, Replay: n.replay,
+		Jobs: n.page, Lookup: n.lookup,
 		Folded:   func(int) uint64 { n.mu.Lock(); defer n.mu.Unlock(); return uint64(len(n.decisions)) },
 		CaughtUp: func() bool { return true },
 		Ready:    func(context.Context) error { return nil },
@@ -88,6 +89,36 @@ func (n *node) append(_ context.Context, r *events.Request) (events.Position, er
 	return stored.Position, nil
 }
 
+func (n *node) appendAll(ctx context.Context, requests []*events.Request) ([]events.Position, []error) {
+	positions, errs := make([]events.Position, len(requests)), make([]error, len(requests))
+	for i, r := range requests {
+		positions[i], errs[i] = n.append(ctx, r)
+	}
+	return positions, errs
+}
+
+// try decides on a state of its own, which it folds from the decisions.
+func (n *node) try(_ context.Context, requests []*events.Request) (decisions []events.Decision, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	state := capture.NewState()
+	for i := range n.decisions {
+		state.Fold(&n.decisions[i])
+	}
+	for i, r := range requests {
+		m := r.Message(1)
+		m.Sequence = uint64(len(n.decisions) + i + 1)
+		request, err := events.DecodeRequest(m, 0, 1)
+		if err != nil {
+			return nil, err
+		}
+		d := capture.Decide(state, &request)
+		state.Fold(&d)
+		decisions = append(decisions, d)
+	}
+	return decisions, nil
+}
+
 // release folds what was held, and holds no longer.
 func (n *node) release() {
 	n.mu.Lock()
@@ -103,8 +134,13 @@ func (n *node) fold() {
 		}
 		d := capture.Decide(n.state, &n.requests[i])
 		n.state.Fold(&d)
-		if b, ok := d.Body.(*events.JobCaptured); ok {
+		switch b := d.Body.(type) {
+		case *events.JobCaptured:
 			n.jobs[b.JobID] = capture.StoredJob{ID: b.JobID, CapturedAt: d.Time, UpdatedAt: d.Time, Version: 1, Job: b.Job}
+		case *events.JobUpdated:
+			n.jobs[b.JobID] = capture.StoredJob{
+				ID: b.JobID, CapturedAt: n.jobs[b.JobID].CapturedAt, UpdatedAt: d.Time, Version: b.Version, Job: b.Job,
+			}
 		}
 		n.decisions = append(n.decisions, d)
 	}
@@ -170,12 +206,14 @@ func (n *node) erasures(_ context.Context, account string) (erasures []events.De
 func (n *node) job(_ context.Context, account, id string) (capture.StoredJob, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for _, jobID := range n.state.Accounts[account].Jobs {
-		if jobID == id {
-			return n.jobs[id], nil
-		}
+	a, open := n.state.Accounts[account]
+	if !open {
+		return capture.StoredJob{}, events.ErrNotFound
 	}
-	return capture.StoredJob{}, events.ErrNotFound
+	if _, tracked := a.Tracked[id]; !tracked {
+		return capture.StoredJob{}, events.ErrNotFound
+	}
+	return n.jobs[id], nil
 }
 
 func (n *node) tokens(_ context.Context, id string) ([]capture.Token, error) {

@@ -46,18 +46,13 @@ func (a *api) reachPosition(c echo.Context) error {
 	if position.Sequence <= a.backend.Folded(k.partition) {
 		return nil
 	}
-	if _, err := a.await(c, position, maxPositionWait); errors.Is(err, context.DeadlineExceeded) {
+	ctx, cancel := context.WithTimeout(c.Request().Context(), maxPositionWait)
+	defer cancel()
+	if _, err := a.backend.Await(ctx, position); errors.Is(err, context.DeadlineExceeded) {
 		return newProblem(codePositionNotReached, "")
 	} else if err != nil {
 		return fmt.Errorf("await position %s: %w", position, err)
 	}
 	a.tellPosition(c)
 	return nil
-}
-
-// await waits until this node has folded the position, but no longer than patience: context.DeadlineExceeded.
-func (a *api) await(c echo.Context, p events.Position, patience time.Duration) (events.Decision, error) {
-	ctx, cancel := context.WithTimeout(c.Request().Context(), patience)
-	defer cancel()
-	return a.backend.Await(ctx, p)
 }

@@ -20,11 +20,13 @@ const (
 	codeInvalidIdempotencyKey code = "invalid_idempotency_key"
 	codeInvalidPosition       code = "invalid_position"
 	codeInvalidMonth          code = "invalid_month"
+	codeInvalidETag           code = "invalid_etag"
 	codeMalformed             code = events.ReasonMalformed
 	codeTokenMissing          code = "token_missing"
 	codeTokenMalformed        code = "token_malformed"
 	codeTokenUnknown          code = "token_unknown"
 	codeTokenRevoked          code = "token_revoked"
+	codeTokenExpired          code = "token_expired"
 	codeScopeMissing          code = "scope_missing"
 	codeQuotaExceeded         code = events.ReasonQuotaExceeded
 	codeNotFound              code = "not_found"
@@ -33,6 +35,7 @@ const (
 	codeMonthNotFound         code = "month_not_found"
 	codeAccountUnknown        code = events.ReasonAccountUnknown
 	codeMethodNotAllowed      code = "method_not_allowed"
+	codeVersionConflict       code = events.ReasonVersionConflict
 	codeBodyTooLarge          code = "body_too_large"
 	codeUnsupportedMediaType  code = "unsupported_media_type"
 	codeIdempotencyKeyReused  code = events.ReasonIdempotencyKeyReused
@@ -69,12 +72,14 @@ var kinds = map[code]kind{
 	codeInvalidIdempotencyKey: {400, "The Idempotency-Key is not valid", ""},
 	codeInvalidPosition:       {400, "The position is not valid", "a position looks like 0-1234, <partition>-<sequence>"},
 	codeInvalidMonth:          {400, "The month is not valid", "a month looks like 2026-11"},
+	codeInvalidETag:           {400, "The If-Match header is not valid", `If-Match is *, or a list of entity tags such as "3"`},
 	codeMalformed:             {400, "The request could not be read", ""},
 	codeTokenMissing:          {401, "A token is needed", "send Authorization: Bearer <token>"},
 	codeTokenMalformed:        {401, "The token is not well-formed", ""},
 	codeTokenUnknown:          {401, "The token is not known", "no such token was issued"},
 	codeTokenRevoked:          {401, "The token is revoked", "the token is accepted no longer; ask for a new one"},
-	codeScopeMissing:          {403, "The token lacks a scope", "this call needs a token of scope admin"},
+	codeTokenExpired:          {401, "The token has expired", "the token is accepted no longer; ask for a new one"},
+	codeScopeMissing:          {403, "The token lacks a scope", "this call needs a token of another scope"},
 	codeQuotaExceeded:         {403, "The quota of the month is used up", ""},
 	codeNotFound:              {404, "Not found", "nothing is served under this path"},
 	codeJobNotFound:           {404, "No such job", "the account has no job with this id"},
@@ -82,7 +87,8 @@ var kinds = map[code]kind{
 	codeMonthNotFound:         {404, "No such month", ""},
 	codeAccountUnknown:        {404, "No such account", "the account of the token is not open"},
 	codeMethodNotAllowed:      {405, "Method not allowed", "the Allow header lists the methods of this path"},
-	codeBodyTooLarge:          {413, "The body is too large", "a body has at most 262144 bytes"},
+	codeVersionConflict:       {412, "The job has another version", ""},
+	codeBodyTooLarge:          {413, "The body is too large", ""},
 	codeUnsupportedMediaType:  {415, "Unsupported media type", ""},
 	codeIdempotencyKeyReused: {422, "The Idempotency-Key was used for something else",
 		"a capture of another job was sent with this key before; nothing was recorded for this one"},
@@ -117,8 +123,10 @@ type problem struct {
 	Errors           []fieldError `json:"errors,omitempty"`            // invalid_request
 	ViolatedPolicies []string     `json:"violated-policies,omitempty"` // quota_exceeded, and so is the quota
 	*quotaForm
+	Version int64    `json:"version,omitempty"` // version_conflict: of the job now
 	Receipt *receipt `json:"receipt,omitempty"` // of a decision
 
+	scope      string        // that is missing: for WWW-Authenticate
 	retryAfter time.Duration // of a 429
 }
 
@@ -150,7 +158,7 @@ func (a *api) handleError(err error, c echo.Context) {
 	header.Set("Cache-Control", "no-store")
 	switch {
 	case p.Status == nethttp.StatusUnauthorized, p.Code == codeScopeMissing:
-		header.Set("Www-Authenticate", challenge(p.Code))
+		header.Set("Www-Authenticate", challenge(p))
 	case p.Status == nethttp.StatusTooManyRequests:
 		header.Set("Retry-After", strconv.FormatInt(seconds(p.retryAfter), 10))
 	case p.Status == nethttp.StatusServiceUnavailable:
@@ -197,13 +205,13 @@ func patienceOf(of code) string {
 
 // challenge returns what WWW-Authenticate says of a 401, or of a token without the scope. Only a token that was sent can be
 // an invalid one.
-func challenge(of code) string {
+func challenge(p *problem) string {
 	const realm = `Bearer realm="jobtally"`
-	switch of {
+	switch p.Code {
 	case codeTokenMissing:
 		return realm
 	case codeScopeMissing:
-		return realm + `, error="insufficient_scope", scope="` + events.ScopeAdmin + `"`
+		return realm + `, error="insufficient_scope", scope="` + p.scope + `"`
 	}
 	return realm + `, error="invalid_token"`
 }

@@ -48,6 +48,7 @@ type appender struct {
 }
 
 type pendingAppend struct {
+	others   []*pendingAppend // that were asked for with this one, and stand behind it
 	message  *nats.Msg
 	size     int64                  // of the message, with its headers
 	future   jetstream.PubAckFuture // nil until the message is published
@@ -81,15 +82,28 @@ func (a *appender) close() {
 
 // append waits until the message is durable and returns its sequence.
 func (a *appender) append(ctx context.Context, m events.Message) (uint64, error) {
+	p, err := a.pending(m)
+	if err == nil {
+		err = a.enqueue(p)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return p.wait(ctx)
+}
+
+// pending returns the append of a message, unless that is too large.
+func (a *appender) pending(m events.Message) (*pendingAppend, error) {
 	p := &pendingAppend{message: natsMessage(m), answered: make(chan struct{})}
 	p.size = int64(p.message.Size())
 	// Checked here and not by the client library, which would fail the whole group that such a message is in.
 	if limit := a.nc.MaxPayload() - decisionRoom; p.size > limit {
-		return 0, fmt.Errorf("%w: %w: it has %d bytes, and may have %d", events.ErrUnavailable, nats.ErrMaxPayload, p.size, limit)
+		return nil, fmt.Errorf("%w: %w: it has %d bytes, and may have %d", events.ErrUnavailable, nats.ErrMaxPayload, p.size, limit)
 	}
-	if err := a.enqueue(p); err != nil {
-		return 0, err
-	}
+	return p, nil
+}
+
+func (p *pendingAppend) wait(ctx context.Context) (uint64, error) {
 	select {
 	case <-p.answered:
 		return p.sequence, p.err
@@ -98,11 +112,17 @@ func (a *appender) append(ctx context.Context, m events.Message) (uint64, error)
 	}
 }
 
-// enqueue takes an append in. Only a group that may become a batch is published together; else a message goes out at
-// once, and its group is those that are acknowledged, or synced, with it.
+// enqueue takes in an append, and those that were asked for with it. Only a group that may become a batch is published
+// together; else a message goes out at once, and its group is those that are acknowledged, or synced, with it.
 func (a *appender) enqueue(p *pendingAppend) (err error) {
-	a.mu.RLock()
-	defer a.mu.RUnlock()
+	all := p.all()
+	if len(all) == 1 {
+		a.mu.RLock()
+		defer a.mu.RUnlock()
+	} else { // nothing else is to be sent between them
+		a.mu.Lock()
+		defer a.mu.Unlock()
+	}
 	switch {
 	case a.closed:
 		return fmt.Errorf("%w: it is closing", events.ErrUnavailable)
@@ -114,22 +134,24 @@ func (a *appender) enqueue(p *pendingAppend) (err error) {
 			return err
 		}
 	}
-	if err := a.admit(p.size); err != nil {
+	if err := a.admit(int64(len(all)), bytesOf(all)); err != nil {
 		return err
 	}
 	if !a.batches {
-		p.send(a.js)
+		for _, one := range all {
+			one.send(a.js)
+		}
 	}
 	a.waiting <- p
 	return nil
 }
 
-// admit counts an append, or refuses it when too many are unanswered. leave is its reverse.
-func (a *appender) admit(size int64) error {
-	count, held := a.count.Add(1), a.held.Add(size)
+// admit counts appends, or refuses them when too many are unanswered. leave is its reverse.
+func (a *appender) admit(more, size int64) error {
+	count, held := a.count.Add(more), a.held.Add(size)
 	if count > maxWaiting || held > maxHeld {
-		a.leave(1, size)
-		return fmt.Errorf("%w: %d requests of %d bytes wait already", events.ErrUnavailable, count-1, held-size)
+		a.leave(more, size)
+		return fmt.Errorf("%w: %d requests of %d bytes wait already", events.ErrUnavailable, count-more, held-size)
 	}
 	return nil
 }
@@ -147,18 +169,21 @@ func (a *appender) run() {
 	defer close(a.done)
 	last := 0 // size of the last group, or of one before it that was larger, less as time passes
 	for first := range a.waiting {
-		expected := 0
-		if a.batches && last >= atomicFrom {
-			expected = last * 3 / 4
+		for first != nil {
+			expected := 0
+			if a.batches && last >= atomicFrom {
+				expected = last * 3 / 4
+			}
+			group, next := a.gather(first, expected)
+			last = max(len(group), expected)
+			count, size := int64(len(group)), bytesOf(group)
+			if a.grouped != nil {
+				a.grouped(len(group))
+			}
+			a.commit(group)
+			a.leave(count, size)
+			first = next
 		}
-		group := a.gather(first, expected)
-		last = max(len(group), expected)
-		count, size := int64(len(group)), bytesOf(group)
-		if a.grouped != nil {
-			a.grouped(len(group))
-		}
-		a.commit(group)
-		a.leave(count, size)
 	}
 }
 
@@ -169,23 +194,28 @@ func bytesOf(group []*pendingAppend) (size int64) {
 	return size
 }
 
-// gather takes what waits, and lingers while that is less than expected.
-func (a *appender) gather(first *pendingAppend, expected int) []*pendingAppend {
+// gather takes what waits, and lingers while that is less than expected. What was asked for together is never divided: where
+// it has no room in the group any more, it begins the next.
+func (a *appender) gather(first *pendingAppend, expected int) (group []*pendingAppend, next *pendingAppend) {
 	var patience <-chan time.Time
 	if expected > 0 {
 		linger := time.NewTimer(maxLinger)
 		defer linger.Stop()
 		patience = linger.C
 	}
-	group, size := []*pendingAppend{first}, first.size
-	for len(group) < maxGroup && size < maxGroupLen {
+	group = first.all()
+	for size := bytesOf(group); len(group) < maxGroup && size < maxGroupLen; {
 		p, ok := a.next(len(group) < expected, patience)
 		if !ok {
-			return group
+			return group, nil
 		}
-		group, size = append(group, p), size+p.size
+		if len(group)+1+len(p.others) > maxGroup {
+			return group, p
+		}
+		more := p.all()
+		group, size = append(group, more...), size+bytesOf(more)
 	}
-	return group
+	return group, nil
 }
 
 // next returns the next append that waits. If lingering, it waits for one until patience ends.

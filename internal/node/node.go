@@ -298,33 +298,6 @@ func (n *Node) Close() error {
 	return errors.Join(errs...)
 }
 
-// Append records a request durably and returns its position. The error is ErrUnavailable, with nothing recorded, also
-// when the partition's projector is stopped or too many requests wait for it; and ErrUnknownOutcome.
-func (n *Node) Append(ctx context.Context, r *events.Request) (events.Position, error) {
-	if n.Projection.Outdated() {
-		return events.Position{}, fmt.Errorf("%w: %w", events.ErrUnavailable, n.renewal.progress())
-	}
-	partition := events.PartitionOf(r.Account, n.Ledger.Partitions)
-	if err := n.projectors[partition].Failure(); err != nil {
-		// Not wrapped: that the outcome of a decision is unknown, say, is not so of this request.
-		return events.Position{}, fmt.Errorf("%w: %v", events.ErrUnavailable, err)
-	}
-	folded := n.Projection.Folded(partition)
-	if err := n.backlogs[partition].check(folded, time.Now()); err != nil {
-		return events.Position{}, err
-	}
-	position, err := n.Ledger.Append(ctx, r)
-	if err != nil {
-		return events.Position{}, err
-	}
-	if position.Sequence <= folded {
-		return events.Position{}, fmt.Errorf("%w: %w: it gave position %s, which is folded here: it lost requests",
-			events.ErrUnknownOutcome, projections.ErrMismatch, position)
-	}
-	n.backlogs[partition].add(position.Sequence, folded, time.Now())
-	return position, nil
-}
-
 // Requester returns whose request stands at a position, decided or not. The error is ErrNotFound when none does.
 func (n *Node) Requester(ctx context.Context, p events.Position) (account string, err error) {
 	m, err := n.Ledger.Get(ctx, events.Requests, p)

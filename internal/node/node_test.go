@@ -141,6 +141,42 @@ func TestOneURLIsOneJob(t *testing.T) {
 	}
 }
 
+// TestGroupIsDecidedInItsOrder: the first of a group get what is left of the quota, while others capture too.
+func TestGroupIsDecidedInItsOrder(t *testing.T) {
+	n := embedded(t)
+	open(t, n.Node, "anna", 60)
+	var others sync.WaitGroup
+	others.Go(func() {
+		together(t, n.Node, 40, func(i int) *events.Request {
+			return capturing("anna", fmt.Sprint("other-", i), fmt.Sprint("https://x.com/other/", i))
+		})
+	})
+	group := make([]*events.Request, 60)
+	for i := range group {
+		group[i] = capturing("anna", fmt.Sprint("group-", i), fmt.Sprint("https://x.com/group/", i))
+	}
+	positions, errs := n.AppendAll(within(t), group)
+	rejected := false
+	for i, position := range positions {
+		if errs[i] != nil || position.Sequence != positions[0].Sequence+uint64(i) {
+			t.Fatalf("%d of the group: %s, %v; the first is at %s", i, position, errs[i], positions[0])
+		}
+		d, err := n.Projection.Await(within(t), position)
+		if err != nil || d.RequestID != group[i].ID {
+			t.Fatalf("%s is of %s, %v", position, d.RequestID, err)
+		}
+		_, captured := d.Body.(*events.JobCaptured)
+		if captured && rejected {
+			t.Errorf("%s is captured behind one that was rejected", d.RequestID)
+		}
+		rejected = rejected || !captured
+	}
+	others.Wait()
+	if got := used(t, n.Node, "anna"); got != 60 {
+		t.Errorf("used %d", got)
+	}
+}
+
 // together asks n requests at the same time and returns the decisions by outcome.
 func together(t *testing.T, n *node.Node, count int, request func(i int) *events.Request) map[string][]events.Decision {
 	t.Helper()

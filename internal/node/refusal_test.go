@@ -34,6 +34,10 @@ func TestUndecidedRequestsAreBounded(t *testing.T) {
 	if _, err := n.Append(t.Context(), refused); !errors.Is(err, events.ErrUnavailable) {
 		t.Fatalf("one more: %v, want ErrUnavailable", err)
 	}
+	if _, errs := n.AppendAll(t.Context(), []*events.Request{refused, capturing(full, "refused-too", "https://x.com/too")}); !errors.Is(errs[0], events.ErrUnavailable) ||
+		!errors.Is(errs[1], events.ErrUnavailable) {
+		t.Errorf("two more: %v, want ErrUnavailable", errs)
+	}
 	if heads, err := n.Ledger.Heads(t.Context(), 0); err != nil || heads.Requests != undecidedBound+1 {
 		t.Errorf("the refused one left the heads at %+v, %v", heads, err)
 	}

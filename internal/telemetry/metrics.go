@@ -154,17 +154,33 @@ func (m *metrics) append(next Append) Append {
 	return func(ctx context.Context, r *events.Request) (events.Position, error) {
 		began := time.Now()
 		p, err := next(ctx, r)
-		if err == nil {
-			m.appended.Observe(time.Since(began).Seconds())
-			return p, nil
-		}
-		for reason, refused := range m.refused {
-			if reason != nil && errors.Is(err, reason) {
-				refused.Inc()
-				return p, err
-			}
-		}
-		m.refused[nil].Inc()
+		m.appending(time.Since(began), err)
 		return p, err
 	}
+}
+
+func (m *metrics) appendAll(next AppendAll) AppendAll {
+	return func(ctx context.Context, requests []*events.Request) ([]events.Position, []error) {
+		began := time.Now()
+		positions, errs := next(ctx, requests)
+		for _, err := range errs {
+			m.appending(time.Since(began), err)
+		}
+		return positions, errs
+	}
+}
+
+// appending takes in what became of one request.
+func (m *metrics) appending(took time.Duration, err error) {
+	if err == nil {
+		m.appended.Observe(took.Seconds())
+		return
+	}
+	for reason, refused := range m.refused {
+		if reason != nil && errors.Is(err, reason) {
+			refused.Inc()
+			return
+		}
+	}
+	m.refused[nil].Inc()
 }

@@ -128,6 +128,20 @@ func (t *Telemetry) Append(next Append) Append {
 	return next
 }
 
+// AppendAll is the appending of requests as one group.
+type AppendAll = func(context.Context, []*events.Request) ([]events.Position, []error)
+
+// AppendAll returns likewise one of groups, in which each request is watched by itself.
+func (t *Telemetry) AppendAll(next AppendAll) AppendAll {
+	if t.traces != nil {
+		next = t.traces.appendAll(next)
+	}
+	if t.metrics != nil {
+		next = t.metrics.appendAll(next)
+	}
+	return next
+}
+
 // Began and Answered return what the API tells of its calls, as its Observer wants it; nil where nobody listens.
 func (t *Telemetry) Began() func(ctx context.Context, method, route, traceparent string) context.Context {
 	if t.metrics == nil && t.traces == nil {

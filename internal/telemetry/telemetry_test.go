@@ -36,7 +36,13 @@ func TestAppendFailuresAreCountedByReason(t *testing.T) {
 			t.Errorf("%v: %s, %v", fails, p, err)
 		}
 	}
-	for reason, want := range map[error]float64{events.ErrUnavailable: 2, events.ErrUnknownOutcome: 1, nil: 1} {
+	all := m.appendAll(func(_ context.Context, requests []*events.Request) ([]events.Position, []error) {
+		return make([]events.Position, len(requests)), []error{nil, fmt.Errorf("%w: full", events.ErrUnavailable), events.ErrUnknownOutcome}
+	})
+	if _, errs := all(t.Context(), make([]*events.Request, 3)); errs[0] != nil || !errors.Is(errs[1], events.ErrUnavailable) {
+		t.Errorf("of a group: %v", errs)
+	}
+	for reason, want := range map[error]float64{events.ErrUnavailable: 3, events.ErrUnknownOutcome: 2, nil: 1} {
 		if got := testutil.ToFloat64(m.refused[reason]); got != want {
 			t.Errorf("%v: %v, want %v", reason, got, want)
 		}

@@ -106,20 +106,45 @@ func (t *traces) answered(ctx context.Context, status int, p events.Position) {
 // client sent never goes on as it is.
 func (t *traces) append(next Append) Append {
 	return func(ctx context.Context, r *events.Request) (events.Position, error) {
-		ctx, span := t.tracer.Start(ctx, "append requests", trace.WithSpanKind(trace.SpanKindProducer))
-		defer span.End()
-		if span.SpanContext().IsSampled() {
-			r.Traceparent = traceparentOf(ctx)
-		}
+		ctx, span := t.appending(ctx, r)
 		p, err := next(ctx, r)
-		if err != nil {
-			span.SetStatus(codes.Error, "not appended") // the error may name what is the client's own
-			return p, err
-		}
-		span.SetName(fmt.Sprintf("append requests.%d", p.Partition))
-		span.SetAttributes(append(messaging("send", events.Requests, p), position(p))...)
-		return p, nil
+		appended(span, p, err)
+		return p, err
 	}
+}
+
+// appendAll makes a span for each request of a group likewise.
+func (t *traces) appendAll(next AppendAll) AppendAll {
+	return func(ctx context.Context, requests []*events.Request) ([]events.Position, []error) {
+		spans := make([]trace.Span, len(requests))
+		for i, r := range requests {
+			_, spans[i] = t.appending(ctx, r)
+		}
+		positions, errs := next(ctx, requests)
+		for i, span := range spans {
+			appended(span, positions[i], errs[i])
+		}
+		return positions, errs
+	}
+}
+
+func (t *traces) appending(ctx context.Context, r *events.Request) (context.Context, trace.Span) {
+	ctx, span := t.tracer.Start(ctx, "append requests", trace.WithSpanKind(trace.SpanKindProducer))
+	if span.SpanContext().IsSampled() {
+		r.Traceparent = traceparentOf(ctx)
+	}
+	return ctx, span
+}
+
+// appended ends the span of an append.
+func appended(span trace.Span, p events.Position, err error) {
+	defer span.End()
+	if err != nil {
+		span.SetStatus(codes.Error, "not appended") // the error may name what is the client's own
+		return
+	}
+	span.SetName(fmt.Sprintf("append requests.%d", p.Partition))
+	span.SetAttributes(append(messaging("send", events.Requests, p), position(p))...)
 }
 
 func (t *traces) decided(requests []events.Request, began, ended time.Time) {
