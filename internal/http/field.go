@@ -39,6 +39,14 @@ var jobFields = []field{
 		absent: events.CapturedVia()[0]},
 }
 
+// jobNames are the names of the fields.
+var jobNames = func() (names []string) {
+	for i := range jobFields {
+		names = append(names, jobFields[i].name)
+	}
+	return names
+}()
+
 // set puts the text that was sent into the job, and returns what is wrong with it, or nothing.
 func (f *field) set(job *events.Job, text string) (wrong string) {
 	if c, found := controlCharacter(text); found {

@@ -2,16 +2,12 @@ package http
 
 import "strings"
 
-// suggestion helps a client that sent a field which no job has: it names the near one, or all of them.
-func suggestion(name string) string {
-	names := make([]string, len(jobFields))
-	for i := range jobFields {
-		names[i] = jobFields[i].name
-	}
-	if best := nearest(name, names); best != "" {
+// suggestion helps a client that sent a field which is not known: it names the near one, or all of them.
+func suggestion(name string, known []string) string {
+	if best := nearest(name, known); best != "" {
 		return "did you mean " + best + "?"
 	}
-	return "its fields are " + strings.Join(names, ", ")
+	return "its fields are " + strings.Join(known, ", ")
 }
 
 // nearest returns the known name that another one was probably meant to be, or nothing.

@@ -1,0 +1,101 @@
+package http
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"slices"
+	"unicode/utf8"
+)
+
+// object reads one JSON object. It goes on after an error in a member, so that a client hears of all at once, and is
+// stricter than encoding/json, which takes names in any case, duplicate names, trailing data and text that is not Unicode.
+type object struct {
+	what   string       // it is, with its article
+	names  []string     // that its members may have
+	sent   []bool       // which of them were there
+	errors []fieldError // at most maxFieldErrors
+}
+
+func newObject(what string, names []string) object {
+	return object{what: what, names: names, sent: make([]bool, len(names))}
+}
+
+// read reads a body that is one object and nothing else, and has take look at each member, by the index of its name: it
+// returns what is wrong with it, or nothing. The error ends the reading; what is wrong with members is in o.errors.
+func (o *object) read(body []byte, take func(i int, raw json.RawMessage) (wrong string)) error {
+	if !utf8.Valid(body) {
+		return newProblem(codeInvalidRequest, "the body is not UTF-8")
+	}
+	in := json.NewDecoder(bytes.NewReader(body))
+	start, err := in.Token()
+	switch {
+	case err == io.EOF:
+		return newProblem(codeInvalidRequest, "the body is empty; send "+o.what+" as a JSON object")
+	case err != nil:
+		return notJSON(err)
+	case start != json.Delim('{'):
+		return newProblem(codeInvalidRequest, "the body must be a JSON object, not "+nameOf(start))
+	}
+	if err := o.members(in, take); err != nil {
+		return err
+	}
+	if _, err := in.Token(); err != nil {
+		return notJSON(err)
+	}
+	if _, err := in.Token(); err != io.EOF {
+		return newProblem(codeInvalidRequest, "something follows the JSON object; send one object and nothing else")
+	}
+	return nil
+}
+
+func (o *object) members(in *json.Decoder, take func(int, json.RawMessage) string) error {
+	var raw json.RawMessage
+	for in.More() {
+		name, err := in.Token()
+		if err == nil {
+			err = in.Decode(&raw)
+		}
+		if err != nil {
+			return notJSON(err)
+		}
+		if o.member(name.(string), raw, take); len(o.errors) == maxFieldErrors {
+			return invalidFields(o.errors)
+		}
+	}
+	return nil
+}
+
+// member has take look at a member that is known and comes first under its name.
+func (o *object) member(name string, raw json.RawMessage, take func(int, json.RawMessage) string) {
+	i := slices.Index(o.names, name)
+	switch {
+	case i < 0:
+		o.wrong(name, "is not a field of "+o.what+"; "+suggestion(name, o.names))
+		return
+	case o.sent[i]:
+		o.wrong(name, "is there more than once")
+		return
+	}
+	o.sent[i] = true
+	if wrong := take(i, raw); wrong != "" {
+		o.wrong(name, wrong)
+	}
+}
+
+// wrong notes an error.
+func (o *object) wrong(name, detail string) {
+	o.errors = append(o.errors, fieldError{Field: cut(name), Detail: detail})
+}
+
+// textOf returns what a JSON string holds, or what is wrong with it.
+func textOf(raw json.RawMessage) (text, wrong string) {
+	if raw[0] != '"' {
+		return "", "must be a string, not " + nameOfRaw(raw)
+	}
+	text, ok := unquoteJSON(raw)
+	if !ok {
+		return "", `must not contain half of a surrogate pair, as \ud83d is without \ude00`
+	}
+	return text, ""
+}
