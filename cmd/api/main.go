@@ -84,7 +84,7 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer, now fun
 		}
 	}
 	log.Info("listening", "addr", listener.Addr().String(), "data", f.Data)
-	return answer(ctx, listener, http.NewServer(http.Config{Backend: backend(n), Now: now, Log: log}), log)
+	return answer(ctx, listener, http.NewServer(http.Config{Backend: backend(n), Plans: f.Plans, Now: now, Log: log}), log)
 }
 
 // unlessStopped returns the error of a start, but for a start that was told to stop: that is no failure.
@@ -141,6 +141,8 @@ func backend(n *node.Node) http.Backend {
 		TokensOf:   n.Projection.TokensOf,
 		Job:        n.Projection.Job,
 		Tokens:     n.Projection.Tokens,
+		NoteUse:    n.NoteUse,
+		LastUsed:   n.LastUsed,
 		Folded:     n.Projection.Folded,
 		CaughtUp:   n.CaughtUp,
 		Outdated:   n.Projection.Outdated,

@@ -22,15 +22,27 @@ func (a *api) authenticated(handler echo.HandlerFunc) echo.HandlerFunc {
 
 // administered calls handler likewise, for a token of scope admin. Positions are those of the account that the path names.
 func (a *api) administered(handler echo.HandlerFunc) echo.HandlerFunc {
-	return a.identified(func(c echo.Context, held capture.Token) error {
-		if !held.Has(events.ScopeAdmin) {
-			return newProblem(codeScopeMissing, "")
-		}
+	return a.administrator(func(c echo.Context) error {
 		if err := events.ValidAccount(c.Param(accountParam)); err != nil {
 			return newProblem(codeAccountUnknown, err.Error())
 		}
 		return a.reached(c, c.Param(accountParam), handler)
 	})
+}
+
+// administrator calls handler on a node that has caught up, for a token of scope admin.
+func (a *api) administrator(handler echo.HandlerFunc) echo.HandlerFunc {
+	return a.identified(func(c echo.Context, held capture.Token) error {
+		if !held.Has(events.ScopeAdmin) {
+			return newProblem(codeScopeMissing, "")
+		}
+		return handler(c)
+	})
+}
+
+// own calls handler as authenticated does, for any token, whatever its scopes.
+func (a *api) own(handler echo.HandlerFunc) echo.HandlerFunc {
+	return a.identified(func(c echo.Context, held capture.Token) error { return a.reached(c, held.Account, handler) })
 }
 
 // accountParam is the part of a path that names an account.
@@ -46,7 +58,9 @@ func (a *api) identified(next func(echo.Context, capture.Token) error) echo.Hand
 		if err != nil {
 			return err
 		}
-		callOf(c).account = held.Account
+		k := callOf(c)
+		k.account, k.token = held.Account, held
+		a.backend.NoteUse(held.ID, k.now)
 		return next(c, held)
 	}
 }

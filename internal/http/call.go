@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/labstack/echo/v4"
+
+	"jobtally/internal/capture"
 )
 
 // call is what is known of one HTTP request besides what echo knows. The handlers of a call share it.
@@ -15,9 +17,10 @@ type call struct {
 	now time.Time // the one clock reading: UTC, whole milliseconds
 	id  string    // the X-Request-Id
 
-	// Set once it is known: whose call it is, and the partition of the account that it is about, which is the caller's own
+	// Set once it is known: whose call it is, by which token, and the partition of the account that it is about, which is the caller's own
 	// but for an administrator's call.
 	account   string
+	token     capture.Token
 	partition int
 }
 

@@ -138,6 +138,14 @@ func nameOf(start json.Token) string {
 	return "null"
 }
 
+// nameOfValue names the kind of a JSON value.
+func nameOfValue(raw json.RawMessage) string {
+	if raw[0] == '"' {
+		return "a string"
+	}
+	return nameOfRaw(raw)
+}
+
 // nameOfRaw names the kind of a JSON value that is no string.
 func nameOfRaw(raw json.RawMessage) string {
 	switch raw[0] {

@@ -45,9 +45,11 @@ type jobForm struct {
 
 const timeLayout = "2006-01-02T15:04:05.000Z"
 
+func formatTime(t time.Time) string { return t.UTC().Format(timeLayout) }
+
 func formOfJob(job capture.StoredJob) *jobForm {
 	return &jobForm{
-		ID: job.ID, Job: job.Job, CapturedAt: job.CapturedAt.UTC().Format(timeLayout), UpdatedAt: job.UpdatedAt.UTC().Format(timeLayout), Version: job.Version,
+		ID: job.ID, Job: job.Job, CapturedAt: formatTime(job.CapturedAt), UpdatedAt: formatTime(job.UpdatedAt), Version: job.Version,
 	}
 }
 

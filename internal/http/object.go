@@ -3,8 +3,10 @@ package http
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -98,4 +100,56 @@ func textOf(raw json.RawMessage) (text, wrong string) {
 		return "", `must not contain half of a surrogate pair, as \ud83d is without \ude00`
 	}
 	return text, ""
+}
+
+// jsonField is a field of an object that is read by decodeObject: take looks at its value, and returns what is wrong with
+// it, or nothing.
+type jsonField struct {
+	name string
+	take func(raw json.RawMessage) (wrong string)
+}
+
+// decodeObject reads a body that is an object of some fields. What is wrong with them is in the object, for there may be
+// more to say.
+func decodeObject(body []byte, what string, fields ...jsonField) (object, error) {
+	names := make([]string, len(fields))
+	for i := range fields {
+		names[i] = fields[i].name
+	}
+	o := newObject(what, names)
+	return o, o.read(body, func(i int, raw json.RawMessage) string { return fields[i].take(raw) })
+}
+
+// has says whether a field was there.
+func (o *object) has(name string) bool { return o.sent[slices.Index(o.names, name)] }
+
+// faulty says whether something is wrong with one of some fields.
+func (o *object) faulty(names ...string) bool {
+	return slices.ContainsFunc(o.errors, func(e fieldError) bool { return slices.Contains(names, e.Field) })
+}
+
+// problem returns the problem of what is wrong, or nil.
+func (o *object) problem() error {
+	if len(o.errors) == 0 {
+		return nil
+	}
+	return invalidFields(o.errors)
+}
+
+// optionalText takes a string of at most so many characters, without white space around it. null is as good as nothing.
+func optionalText(into *string, most int) func(json.RawMessage) string {
+	return func(raw json.RawMessage) string {
+		if raw[0] == 'n' {
+			return ""
+		}
+		text, wrong := textOf(raw)
+		if wrong != "" {
+			return wrong
+		}
+		if c, found := controlCharacter(text); found {
+			return fmt.Sprintf("must not contain the control character %U", c)
+		}
+		*into = strings.TrimSpace(text)
+		return atMost(most)(*into)
+	}
 }
