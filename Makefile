@@ -6,7 +6,7 @@ DIR ?= ./demo-months
 
 .DEFAULT_GOAL := help
 
-.PHONY: help run demo-months build test test-kills fuzz bench lint test-tools clean
+.PHONY: help run demo-months build test test-kills fuzz bench lint vuln test-tools clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
@@ -39,8 +39,14 @@ lint: bin/staticcheck ## Check format, vet and staticcheck
 	$(GO) vet ./...
 	bin/staticcheck ./...
 
+vuln: ## Look the code up in the Go vulnerability database, which has to be reached
+	@.ci/vuln
+
 bin/staticcheck: tools/go.mod
 	$(GO) -C tools build -o ../$@ honnef.co/go/tools/cmd/staticcheck
+
+bin/govulncheck: tools/go.mod
+	$(GO) -C tools build -o ../$@ golang.org/x/vuln/cmd/govulncheck
 
 # The end-to-end tests run the clients that users have: curl, Node.js and Python with requests; and the commands of the documents.
 test-tools:

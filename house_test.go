@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -19,18 +20,19 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// house says which packages of the module each package may import, and which library it alone may use.
+// house says which packages of the module each package may import, and which libraries it alone may use.
 var house = map[string]struct {
 	inside []string
-	alone  string
+	alone  []string
 }{
-	"cmd/api":              {inside: []string{"internal/cli", "internal/events", "internal/http", "internal/node", "internal/token"}},
-	"cmd/projector":        {inside: []string{"internal/archive", "internal/capture", "internal/cli", "internal/events", "internal/ledger", "internal/node", "internal/projections", "internal/replay", "internal/token"}},
-	"internal/cli":         {alone: "github.com/alecthomas/kong"},
+	"cmd/api":              {inside: []string{"internal/cli", "internal/events", "internal/http", "internal/node", "internal/telemetry", "internal/token"}},
+	"cmd/projector":        {inside: []string{"internal/archive", "internal/capture", "internal/cli", "internal/events", "internal/ledger", "internal/node", "internal/projections", "internal/replay", "internal/telemetry", "internal/token"}},
+	"internal/cli":         {alone: []string{"github.com/alecthomas/kong"}},
 	"internal/node":        {inside: []string{"internal/capture", "internal/events", "internal/ledger", "internal/projections", "internal/replay"}},
-	"internal/http":        {inside: []string{"internal/capture", "internal/events", "internal/token"}, alone: "github.com/labstack/echo"},
-	"internal/projections": {inside: []string{"internal/capture", "internal/events"}, alone: "github.com/mattn/go-sqlite3"},
-	"internal/ledger":      {inside: []string{"internal/events"}, alone: "github.com/nats-io/"},
+	"internal/http":        {inside: []string{"internal/capture", "internal/events", "internal/token"}, alone: []string{"github.com/labstack/echo"}},
+	"internal/projections": {inside: []string{"internal/capture", "internal/events"}, alone: []string{"github.com/mattn/go-sqlite3"}},
+	"internal/ledger":      {inside: []string{"internal/events"}, alone: []string{"github.com/nats-io/"}},
+	"internal/telemetry":   {inside: []string{"internal/events", "internal/node"}, alone: []string{"github.com/prometheus/", "go.opentelemetry.io/"}},
 	"internal/archive":     {inside: []string{"internal/capture", "internal/events", "internal/replay"}},
 	"internal/replay":      {inside: []string{"internal/capture", "internal/events"}},
 	"internal/capture":     {inside: []string{"internal/events"}},
@@ -84,7 +86,7 @@ func TestImportsKeepTheWalls(t *testing.T) {
 				t.Errorf("%s imports %s, but is to need the standard library only", name, imported)
 			}
 			for owner, other := range house {
-				if other.alone != "" && owner != name && strings.HasPrefix(imported, other.alone) {
+				if owner != name && slices.ContainsFunc(other.alone, func(library string) bool { return strings.HasPrefix(imported, library) }) {
 					t.Errorf("%s imports %s, which only %s may use", name, imported, owner)
 				}
 			}
@@ -133,7 +135,7 @@ func TestComposeStartsWhatIsThere(t *testing.T) {
 			DependsOn    map[string]struct{ Condition string } `yaml:"depends_on"`
 		}
 		Volumes map[string]any
-		Configs map[string]struct{ Content string }
+		Configs map[string]struct{ File string }
 	}
 	if err := yaml.Unmarshal(text, &compose); err != nil {
 		t.Fatal(err)
@@ -156,12 +158,25 @@ func TestComposeStartsWhatIsThere(t *testing.T) {
 				}
 			}
 		}
-		if name != "nats" && s.Environment["JOBTALLY_NATS"] == "" {
-			t.Errorf("service %s is not told where the ledger is", name)
+	}
+	config, err := os.ReadFile(compose.Configs["nats"].File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(config, []byte("sync_interval: always")) {
+		t.Error("the NATS server does not sync always: a power failure would lose what was acknowledged")
+	}
+	for _, password := range regexp.MustCompile(`\$(NATS_([A-Z]+)_PASSWORD)`).FindAllSubmatch(config, -1) {
+		variable, user := string(password[1]), strings.ToLower(string(password[2]))
+		if compose.Services["nats"].Environment[variable] != fmt.Sprintf(`"${%s:-try-%s}"`, variable, user) {
+			t.Errorf("the NATS server is not given %s in quotes", variable)
 		}
 	}
-	if !strings.Contains(compose.Configs["nats"].Content, "sync_interval: always") {
-		t.Error("the NATS server does not sync always: a power failure would lose what was acknowledged")
+	for service, user := range map[string]string{"init": "operator", "projector-1": "projector", "projector-2": "projector", "api": "api", "operator": "operator"} {
+		want := fmt.Sprintf("nats://%s:${NATS_%s_PASSWORD:-try-%s}@nats:4222", user, strings.ToUpper(user), user)
+		if is := compose.Services[service].Environment["JOBTALLY_NATS"]; is != want {
+			t.Errorf("service %s connects to %s, want %s", service, is, want)
+		}
 	}
 	if exec.Command("docker", "compose", "version").Run() == nil {
 		if out, err := exec.Command("docker", "compose", "config", "--quiet").CombinedOutput(); err != nil {
@@ -180,7 +195,7 @@ func TestDocumentsNameWhatExists(t *testing.T) {
 	adrs, _ := filepath.Glob("docs/adr/*.md")
 	tests := testNames(t)
 	link, name := regexp.MustCompile(`\]\(([^)#:]+)[)#]`), regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z0-9_]+)`")
-	for _, path := range append(append(documents, adrs...), "README.md", "CHANGELOG.md") {
+	for _, path := range append(append(documents, adrs...), "README.md", "CHANGELOG.md", "deploy/nats/README.md") {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)

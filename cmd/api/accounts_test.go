@@ -13,8 +13,8 @@ import (
 
 const adminAccounts = "/api/admin/accounts"
 
-// send calls with a JSON body, or with none.
-func (c client) send(t *testing.T, method, path, body string, headers ...string) reply {
+// ask calls with a JSON body, or with none.
+func (c client) ask(t *testing.T, method, path, body string, headers ...string) reply {
 	t.Helper()
 	r, err := c.call(method, path, strings.NewReader(body), headers...)
 	if err != nil {
@@ -33,7 +33,7 @@ type issued struct {
 // issue has a token issued for an account, and returns a client with it.
 func (c client) issue(t *testing.T, account, terms string) (client, issued) {
 	t.Helper()
-	r := c.send(t, "POST", adminAccounts+"/"+account+"/tokens", terms).wants(t, http.StatusCreated)
+	r := c.ask(t, "POST", adminAccounts+"/"+account+"/tokens", terms).wants(t, http.StatusCreated)
 	r.wantsReceipt(t)
 	var said issued
 	if err := json.Unmarshal([]byte(r.body), &said); err != nil {
@@ -47,9 +47,9 @@ func TestAnAdministratorOpensAnAccountAndItsTokens(t *testing.T) {
 	now := clockAt(t, "2026-11-15T12:00:00Z")
 	s := start(t, t.TempDir(), now.now, "--plans", "free=1,pro=3", "--log-level", "debug")
 	ops := s.admin(t)
-	ops.send(t, "POST", adminAccounts, `{"account":"acme"}`).wants(t, http.StatusCreated).wantsReceipt(t)
-	ops.send(t, "POST", adminAccounts, `{"account":"acme","limit":7}`).wantsProblem(t, http.StatusConflict, "account_exists")
-	if r := ops.send(t, "POST", adminAccounts, `{"account":"other","plan":"premium"}`); !strings.Contains(r.body, "plan must be one of free, pro, or") {
+	ops.ask(t, "POST", adminAccounts, `{"account":"acme"}`).wants(t, http.StatusCreated).wantsReceipt(t)
+	ops.ask(t, "POST", adminAccounts, `{"account":"acme","limit":7}`).wantsProblem(t, http.StatusConflict, "account_exists")
+	if r := ops.ask(t, "POST", adminAccounts, `{"account":"other","plan":"premium"}`); !strings.Contains(r.body, "plan must be one of free, pro, or") {
 		t.Errorf("a plan that is not in the catalogue: %s", r.body)
 	}
 
@@ -66,7 +66,7 @@ func TestAnAdministratorOpensAnAccountAndItsTokens(t *testing.T) {
 	t.Log("a plan holds for the next capture")
 	acme.capture(t, jobURL(1)).wants(t, http.StatusCreated)
 	acme.capture(t, jobURL(2)).wantsExhausted(t, 1, 1, december)
-	changed := ops.send(t, "PUT", adminAccounts+"/acme/plan", `{"plan":"pro","reason":"upgrade by invoice 17"}`).wants(t, http.StatusOK)
+	changed := ops.ask(t, "PUT", adminAccounts+"/acme/plan", `{"plan":"pro","reason":"upgrade by invoice 17"}`).wants(t, http.StatusOK)
 	changed.wantsReceipt(t)
 	if changed.Quota != (quota{1, 3, 2, december}) {
 		t.Errorf("changed: %s", changed.body)
@@ -83,10 +83,10 @@ func TestAnAdministratorOpensAnAccountAndItsTokens(t *testing.T) {
 	t.Log("a token that is revoked is refused from then on")
 	path := adminAccounts + "/acme/tokens"
 	for range 2 {
-		ops.send(t, "DELETE", path+"/"+all.ID, "").wants(t, http.StatusOK).wantsReceipt(t)
+		ops.ask(t, "DELETE", path+"/"+all.ID, "").wants(t, http.StatusOK).wantsReceipt(t)
 		acme.get(t, "/api/account").wantsProblem(t, http.StatusUnauthorized, "token_revoked")
 	}
-	ops.send(t, "DELETE", adminAccounts+"/demo/tokens/"+all.ID, "").wantsProblem(t, http.StatusNotFound, "token_not_found")
+	ops.ask(t, "DELETE", adminAccounts+"/demo/tokens/"+all.ID, "").wantsProblem(t, http.StatusNotFound, "token_not_found")
 	now.set(t, "2026-11-16T12:00:00Z")
 	list := ops.get(t, path).wants(t, http.StatusOK)
 	for id, want := range map[string]string{all.ID: `"last_used":"2026-11-15","status":"revoked"`, read.ID: `"last_used":"2026-11-15","status":"expired"`} {
@@ -115,7 +115,7 @@ func TestUsesOfTokensAreKeptAndErasedWithTheirAccount(t *testing.T) {
 	data := t.TempDir()
 	s := start(t, data, midNovember)
 	ops := s.admin(t)
-	ops.send(t, "POST", adminAccounts, `{"account":"anna"}`).wants(t, http.StatusCreated)
+	ops.ask(t, "POST", adminAccounts, `{"account":"anna"}`).wants(t, http.StatusCreated)
 	anna, of := ops.issue(t, "anna", `{}`)
 	anna.get(t, "/api/account").wants(t, http.StatusOK)
 	s.stop(t)
@@ -147,7 +147,7 @@ func TestUsesOfTokensAreKeptAndErasedWithTheirAccount(t *testing.T) {
 	}
 
 	t.Log("also where it is erased while no service runs")
-	ops.send(t, "POST", adminAccounts, `{"account":"anna"}`).wants(t, http.StatusCreated)
+	ops.ask(t, "POST", adminAccounts, `{"account":"anna"}`).wants(t, http.StatusCreated)
 	anna, of = ops.issue(t, "anna", `{}`)
 	anna.get(t, "/api/account").wants(t, http.StatusOK)
 	s.stop(t)

@@ -85,7 +85,7 @@ func (c client) exchange(request *http.Request) (r reply, err error) {
 		return r, err
 	}
 	r = reply{status: answer.StatusCode, header: answer.Header, body: string(text)}
-	if strings.Contains(r.header.Get("Content-Type"), "json") {
+	if strings.Contains(r.header.Get("Content-Type"), "json") && len(text) > 0 { // HEAD has none
 		err = json.Unmarshal(text, &r.form)
 	}
 	return r, err

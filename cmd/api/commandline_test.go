@@ -51,6 +51,8 @@ func TestAWrongCommandLineExits2AndSaysWhatIsWrong(t *testing.T) {
 		{"--partitions many", "--partitions"},
 		{"--log-level loud", "--log-level"},
 		{"--log-format xml", "--log-format"},
+		{"--trusted-proxies proxy.example", `"proxy.example" is not a network: write it like 10.0.0.0/8`},
+		{"--max-connections -1", "--max-connections"},
 	} {
 		t.Run(c.args, func(t *testing.T) {
 			t.Parallel()
@@ -70,7 +72,11 @@ func TestHelpTellsTheDefaultAndTheVariableOfEachFlag(t *testing.T) {
 	}
 	for flag, byDefault := range map[string]string{
 		"addr": "127.0.0.1:8080", "data": "data", "nats": "none", "partitions": "1", "sync": "always",
+		"metrics-addr": "none", "otlp-endpoint": "none",
 		"plans": "free=50,pro=500,premium=-1,enterprise=-1", "log-level": "info", "log-format": "text",
+		"tls-cert": "none", "tls-key": "none", "trusted-proxies": "none", "max-connections": "4096", "max-connections-per-address": "256",
+		"max-requests-at-once": "100", "max-requests-at-once-per-address": "200", "requests-per-second": "50",
+		"requests-per-second-per-address": "100",
 	} {
 		_, text, found := strings.Cut(stdout, "--"+flag+"=")
 		text, _, closed := strings.Cut(text, "\n      --") // the next flag

@@ -34,10 +34,10 @@ type demo struct {
 	now   func() time.Time
 }
 
-// ensure opens the account and issues its token, and then prints how to use it. A first start that was cut short is
-// taken up where it ended. Later starts find nothing to do: also when the account got another plan, the token was
-// revoked, or its file removed.
-func (d demo) ensure(ctx context.Context, stdout io.Writer, url string) error {
+// ensure opens the account and issues its token, and then prints how to use it, given what follows curl to reach the API.
+// A first start that was cut short is taken up where it ended. Later starts find nothing to do: also when the account got
+// another plan, the token was revoked, or its file removed.
+func (d demo) ensure(ctx context.Context, stdout io.Writer, curl string) error {
 	if done, err := d.done(ctx); done || err != nil {
 		return err
 	}
@@ -57,7 +57,7 @@ func (d demo) ensure(ctx context.Context, stdout io.Writer, url string) error {
 			return err
 		}
 	}
-	_, err = fmt.Fprintf(stdout, welcome, demoAccount, demoPlan, limit, url, t.Reveal(), url, t.Reveal(), d.file)
+	_, err = fmt.Fprintf(stdout, welcome, demoAccount, demoPlan, limit, curl, t.Reveal(), curl, t.Reveal(), d.file)
 	return err
 }
 

@@ -112,7 +112,8 @@ func launch(t *testing.T, data string, cmd *exec.Cmd) *service {
 	return s
 }
 
-var listening = regexp.MustCompile(`msg=listening addr=(\S+)`)
+// listening is the line in either form of the log.
+var listening = regexp.MustCompile(`"?msg"?[=:]"?listening"?[ ,]"?addr"?[=:]"?([^ ",]+)`)
 
 // attach waits until the service listens, and reads the token of account demo. When the test ends it stops the service.
 func (s *service) attach(t *testing.T) {

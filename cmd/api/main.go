@@ -4,7 +4,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -16,6 +15,7 @@ import (
 	"jobtally/internal/cli"
 	"jobtally/internal/http"
 	"jobtally/internal/node"
+	"jobtally/internal/telemetry"
 )
 
 const (
@@ -34,12 +34,14 @@ const (
 )
 
 type flags struct {
-	Addr       string    `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Address of the HTTP API (default: ${default}). Loopback, because it speaks plain HTTP; port 0 picks a free one and logs it."`
+	Addr       string    `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Address of the HTTP API (default: ${default}). Loopback, because without --tls-cert it speaks plain HTTP; port 0 picks a free one and logs it."`
 	Data       string    `default:"data" placeholder:"DIR" help:"Data directory (default: ${default}). Everything lies there; one process has it at a time."`
 	NATS       string    `name:"nats" placeholder:"URL" help:"URL of an external NATS server (default: none; one runs in this process). Then a projector must run: this process only folds what it decides."`
 	Partitions uint      `default:"0" placeholder:"N" help:"Number of partitions that the ledger has (default: as created, at first 1). Fixed when the ledger is created; given, it must agree."`
 	Plans      cli.Plans `default:"free=50,pro=500,premium=-1,enterprise=-1" placeholder:"NAME=LIMIT,..." help:"Plans with their captures a month, -1 for unlimited (default: ${default}). A change does not touch accounts that are open."`
 	Sync       cli.Sync  `default:"always" placeholder:"always|DURATION" help:"When the embedded NATS server syncs to disk (default: ${default}). always loses nothing acknowledged to a power failure; 1s may lose the last second, and answers a single client sooner."`
+	Exposure
+	cli.Telemetry
 	cli.Logging
 }
 
@@ -66,25 +68,46 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer, now fun
 	starting, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	// The port is taken first: a service that cannot listen need not open its ledger.
-	listener, err := net.Listen("tcp", f.Addr)
+	listener, err := listen(f.Addr)
 	if err != nil {
-		return fmt.Errorf("%w; choose another address with --addr", err)
+		return err
 	}
 	defer listener.Close()
-	n, err := node.Start(starting, f.config(now, log))
+	proof, err := f.certificate(log)
+	if err != nil {
+		return err
+	}
+	warnOfPlainHTTP(listener, proof, log)
+	watching, err := telemetry.Start(starting, f.watched(log))
+	if err != nil {
+		return err
+	}
+	defer watching.Close()
+	log = watching.Log(log)
+	n, err := node.Start(starting, f.config(now, log, watching.Node()))
 	if err != nil {
 		return unlessStopped(ctx, err)
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
+	watching.Watch(n)
 	catchUp(ctx, n, log)
-	if f.NATS == "" && n.CaughtUp() && !n.Projection.Outdated() { // a first start has nothing to catch up with
-		d := demo{node: n, file: tokenFile(f.Data), plans: f.Plans, now: now}
-		if err := d.ensure(starting, stdout, "http://"+listener.Addr().String()); err != nil {
-			return unlessStopped(ctx, err)
-		}
+	if err := f.open(starting, n, now, stdout, curl(listener, proof)); err != nil {
+		return unlessStopped(ctx, err)
 	}
-	log.Info("listening", "addr", listener.Addr().String(), "data", f.Data)
-	return answer(ctx, listener, http.NewServer(http.Config{Backend: backend(n), Plans: f.Plans, Now: now, Log: log}), log)
+	log.Info("listening", "addr", listener.Addr().String(), "data", f.Data, "tls", proof != nil)
+	cfg := f.limit(http.Config{
+		Backend: backend(n, watching), Plans: f.Plans, Now: now, Log: log, Observer: http.Observer{Began: watching.Began(), Answered: watching.Answered()},
+	})
+	return answer(ctx, http.LimitConnections(listener, cfg), http.NewServer(cfg), proof, log)
+}
+
+// open sees to it that a service on its own has an account. A first start has nothing to catch up with.
+func (f flags) open(ctx context.Context, n *node.Node, now func() time.Time, stdout io.Writer, curl string) error {
+	if f.NATS != "" || !n.CaughtUp() || n.Projection.Outdated() {
+		return nil
+	}
+	d := demo{node: n, file: tokenFile(f.Data), plans: f.Plans, now: now}
+	return d.ensure(ctx, stdout, curl)
 }
 
 // unlessStopped returns the error of a start, but for a start that was told to stop: that is no failure.
@@ -111,19 +134,23 @@ func catchUp(ctx context.Context, n *node.Node, log *slog.Logger) {
 	}()
 }
 
-func (f flags) config(now func() time.Time, log *slog.Logger) node.Config {
+func (f flags) watched(log *slog.Logger) telemetry.Config {
+	return telemetry.Config{Service: "jobtally-api", MetricsAddr: f.MetricsAddr, OTLPEndpoint: f.OTLPEndpoint, Log: log}
+}
+
+func (f flags) config(now func() time.Time, log *slog.Logger, observer node.Observer) node.Config {
 	if f.Sync != 0 && f.NATS == "" {
 		log.Warn("a power failure may lose acknowledged captures", "sync", time.Duration(f.Sync))
 	}
 	return node.Config{
-		Dir: f.Data, NATS: f.NATS, Partitions: int(f.Partitions), Sync: time.Duration(f.Sync), Decides: f.NATS == "", Now: now, Log: log,
+		Dir: f.Data, NATS: f.NATS, Partitions: int(f.Partitions), Sync: time.Duration(f.Sync), Decides: f.NATS == "", Now: now, Log: log, Observer: observer,
 	}
 }
 
-func backend(n *node.Node) http.Backend {
+func backend(n *node.Node, watching *telemetry.Telemetry) http.Backend {
 	return http.Backend{
 		Partitions: n.Ledger.Partitions,
-		Append:     n.Append,
+		Append:     watching.Append(n.Append),
 		Await:      n.Projection.Await,
 		Decision:   n.Projection.Decision,
 		Requester:  n.Requester,
@@ -152,12 +179,12 @@ func backend(n *node.Node) http.Backend {
 
 // answer serves until ctx ends, then takes no more and answers what is in flight. Who still waits for a decision
 // after answerTimeout is told that it is pending.
-func answer(ctx context.Context, listener net.Listener, server *nethttp.Server, log *slog.Logger) error {
+func answer(ctx context.Context, listener net.Listener, server *nethttp.Server, proof *certificate, log *slog.Logger) error {
 	requests, hurry := context.WithCancel(context.Background())
 	defer hurry()
 	server.BaseContext = func(net.Listener) context.Context { return requests }
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
+	go func() { served <- serveOn(server, listener, proof) }()
 	select {
 	case err := <-served:
 		return err

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
 	"jobtally/internal/capture"
 	"jobtally/internal/cli"
 	"jobtally/internal/events"
+	"jobtally/internal/token"
 )
 
 // planFlags say what an account may capture: a plan of the catalogue, or a limit of its own.
@@ -27,6 +29,16 @@ type reasonFlag struct {
 
 // byOperator is who asks for whatever is asked for with this tool.
 const byOperator = "operator"
+
+// Validate refuses what everybody could read in the ledger, or nobody would.
+func (f reasonFlag) Validate() error {
+	if utf8.RuneCountInString(f.Reason) > maxReason || token.Within(f.Reason) {
+		return fmt.Errorf("--reason has at most %d characters, and no token", maxReason)
+	}
+	return nil
+}
+
+const maxReason = 500 // characters, as over HTTP
 
 func (f reasonFlag) who() events.Who { return events.Who{By: byOperator, Reason: f.Reason} }
 

@@ -32,8 +32,8 @@ func (c *tokenIssueCmd) Run(s *session) error {
 			return usage("there is no scope %q; there are %s", scope, strings.Join(events.Scopes(), ", "))
 		}
 	}
-	if utf8.RuneCountInString(c.Name) > maxTokenName {
-		return usage("--name has at most %d characters", maxTokenName)
+	if utf8.RuneCountInString(c.Name) > maxTokenName || token.Within(c.Name) {
+		return usage("--name has at most %d characters, and no token", maxTokenName)
 	}
 	expires, err := c.Expires.after(time.Now())
 	if err != nil {

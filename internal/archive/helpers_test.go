@@ -88,6 +88,9 @@ func day(month events.Month, n int) time.Time {
 func (b *books) ask(account, id string, at time.Time, body events.RequestBody) events.Decision {
 	b.t.Helper()
 	r := events.Request{Account: account, ID: id, Time: at, Body: body}
+	if len(id)%3 == 0 { // some have a trace
+		r.Traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+	}
 	return b.take(b.partitions[r.Partition(len(b.partitions))], r.Message(len(b.partitions)))
 }
 
@@ -104,6 +107,7 @@ func (b *books) take(p *book, m events.Message) events.Decision {
 		p.state.Erasing = p.erasing(r.Account)
 	}
 	d := capture.Decide(p.state, &r)
+	d.Traceparent = r.Traceparent
 	p.state.Closing, p.state.Erasing = nil, nil
 	p.fold(&d)
 	p.requests, p.decisions = append(p.requests, m), append(p.decisions, d.Message())

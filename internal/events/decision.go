@@ -20,6 +20,10 @@ type Decision struct {
 	// Seal sets both.
 	Data   []byte
 	Digest Digest
+
+	// Traceparent is that of the request, where it had one and the decision was not appended again from a projection,
+	// which does not keep it. It is in no digest.
+	Traceparent string
 }
 
 // DecisionBody is what was decided: one of the types in this file.

@@ -210,7 +210,7 @@ func TestForeignWriters(t *testing.T) {
 		delete(m.Header, key)
 	}
 	m.Data = []byte(" {\"note\": {\"of\": [1]}, \"token_id\":\"tok\\u005f1\"}\n")
-	want.Digest = requestDigest(m)
+	want.Digest, want.Traceparent = requestDigest(m), m.Header[headerTraceparent][0]
 	got, err := DecodeRequest(m, fixturePartition, fixturePartitions)
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("read\n%+v %+v, %v\nwant\n%+v %+v", got, got.Body, err, want, want.Body)

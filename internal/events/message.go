@@ -39,7 +39,7 @@ const (
 // Message returns the wire form of the request for a ledger of so many partitions. The subject is
 // requests.<partition>.<account>.<kind>.
 func (r *Request) Message(partitions int) Message {
-	return Message{
+	m := Message{
 		Subject: subject(requestsSubject, r.Partition(partitions), subjectAccount(r.Account), r.Body.requestKind()),
 		Header: map[string][]string{
 			headerSpecVersion: {"1.0"},
@@ -52,6 +52,8 @@ func (r *Request) Message(partitions int) Message {
 		},
 		Data: encode(r.Body),
 	}
+	m.setTraceparent(r.Traceparent)
+	return m
 }
 
 func (r *Request) source() string {
@@ -79,6 +81,8 @@ func DecodeRequest(m Message, partition, partitions int) (Request, error) {
 	r := Request{
 		Position: Position{Partition: partition, Sequence: m.Sequence},
 		Digest:   requestDigest(m),
+
+		Traceparent: traceparentOf(m),
 	}
 	if m.Void() {
 		return Request{Position: r.Position, Body: &Erased{}}, nil
@@ -261,6 +265,7 @@ func (d *Decision) Message() Message {
 	if about := d.Body.about(); about != "" {
 		m.Header[headerSubject] = []string{escape(about)}
 	}
+	m.setTraceparent(d.Traceparent)
 	return m
 }
 
@@ -290,7 +295,7 @@ func subjectAccount(account string) string {
 // DecodeDecision reads message m of DECISIONS_p. The error is ErrUnknownType, or tells what cannot be read: unlike
 // a request a decision is never malformed by right.
 func DecodeDecision(m Message, partition int) (Decision, error) {
-	d := Decision{Position: Position{Partition: partition, Sequence: m.Sequence}, Data: m.Data}
+	d := Decision{Position: Position{Partition: partition, Sequence: m.Sequence}, Data: m.Data, Traceparent: traceparentOf(m)}
 	if m.Void() {
 		d.Body = &Erased{}
 		return d, nil

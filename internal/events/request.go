@@ -16,6 +16,9 @@ type Request struct {
 	// Position and Digest are known once the request is in the ledger: DecodeRequest sets them.
 	Position Position
 	Digest   Digest
+
+	// Traceparent is the trace that it belongs to, a ValidTraceparent, or empty. It is in no digest.
+	Traceparent string
 }
 
 // RequestBody is what is asked: one of the types in this file.

@@ -95,7 +95,7 @@ func (m *Message) attributes() (attributes map[string]string, extensions []strin
 		if isServers(header) {
 			continue
 		}
-		name, ok := strings.CutPrefix(header, "ce-")
+		name, ok := attributeOf(header)
 		if !ok || !legalName(name) || len(values) != 1 {
 			return nil, nil
 		}
@@ -113,6 +113,16 @@ func (m *Message) attributes() (attributes map[string]string, extensions []strin
 	}
 	slices.Sort(extensions)
 	return attributes, extensions
+}
+
+// attributeOf returns the name of the attribute that a header is. The trace context has the name that the distributed
+// tracing extension of CloudEvents gives it, and is a header of its own.
+func attributeOf(header string) (name string, ok bool) {
+	if header == headerTraceparent {
+		return header, true
+	}
+	name, ok = strings.CutPrefix(header, "ce-")
+	return name, ok && name != headerTraceparent
 }
 
 // legalName says whether an attribute of the message may have this name: one of CloudEvents, and none of ours.
@@ -209,8 +219,11 @@ func headerOf(attributes map[string]string) (map[string][]string, error) {
 	for name, value := range attributes {
 		header["ce-"+name] = []string{escape(value)}
 	}
+	if value, traced := header["ce-"+headerTraceparent]; traced {
+		header[headerTraceparent] = value
+	}
 	maps.DeleteFunc(header, func(name string, _ []string) bool {
-		return name == "ce-"+attributePosition || name == "ce-"+attributeSubject || name == "ce-data_base64"
+		return name == "ce-"+attributePosition || name == "ce-"+attributeSubject || name == "ce-data_base64" || name == "ce-"+headerTraceparent
 	})
 	return header, nil
 }

@@ -95,6 +95,7 @@ func TestWrongBodiesOfAdministrators(t *testing.T) {
 		{"PUT /anna/plan", `{"plan":"pro","reason":"a\u0000b"}`, "reason must not contain the control character U+0000"},
 		{"PUT /anna/plan", `{"plan":"pro","reason":"\ud83d"}`, `reason must not contain half of a surrogate pair, as \ud83d is without \ude00`},
 		{"PUT /anna/plan", `{"Plan":"pro"}`, "Plan is not a field of a plan; did you mean plan?|plan is missing, and so is limit: send one of them"},
+		{"PUT /anna/plan", `{"plan":"pro","reason":"for ` + n.gone.Reveal() + `"}`, "reason must not have a token in it: everybody could read that"},
 		{"POST /anna/tokens", `{"name":"` + strings.Repeat("x", 101) + `"}`, "name must have at most 100 characters, not 101"},
 		{"POST /anna/tokens", `{"scopes":"admin"}`, "scopes must be an array of strings, not a string"},
 		{"POST /anna/tokens", `{"scopes":["admin",1]}`, "scopes must be an array of strings: element 1 must be a string, not a number"},

@@ -61,7 +61,7 @@ func (a *api) identified(next func(echo.Context, capture.Token) error) echo.Hand
 		k := callOf(c)
 		k.account, k.token = held.Account, held
 		a.backend.NoteUse(held.ID, k.now)
-		return next(c, held)
+		return a.limits.admitted(c, held, next)
 	}
 }
 

@@ -4,12 +4,15 @@ import (
 	"crypto/rand"
 	"log/slog"
 	nethttp "net/http"
+	"net/netip"
 	"runtime/debug"
 	"time"
 
 	"github.com/labstack/echo/v4"
 
 	"jobtally/internal/capture"
+	"jobtally/internal/events"
+	"jobtally/internal/token"
 )
 
 // call is what is known of one HTTP request besides what echo knows. The handlers of a call share it.
@@ -17,11 +20,15 @@ type call struct {
 	now time.Time // the one clock reading: UTC, whole milliseconds
 	id  string    // the X-Request-Id
 
+	address netip.Addr // where it comes from
+
 	// Set once it is known: whose call it is, by which token, and the partition of the account that it is about, which is the caller's own
 	// but for an administrator's call.
 	account   string
 	token     capture.Token
 	partition int
+
+	position events.Position // of the request that it recorded, or asks about; zero for any other call
 }
 
 const callKey = "call"
@@ -30,7 +37,6 @@ func callOf(c echo.Context) *call { return c.Get(callKey).(*call) }
 
 const (
 	headerRequestID    = "X-Request-Id"
-	headerNoSniff      = "X-Content-Type-Options"
 	maxRequestIDLength = 128
 )
 
@@ -39,10 +45,13 @@ func (a *api) edge(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		started := time.Now() // measures the duration only
 		k := &call{now: a.now().UTC().Truncate(time.Millisecond), id: requestID(c.Request().Header)}
+		k.address = a.limits.proxies.clientAddress(c.Request())
 		c.Set(callKey, k)
 		header := c.Response().Header()
-		header.Set(headerNoSniff, "nosniff")
+		secure(header, c.Request().TLS != nil)
 		header.Set(headerRequestID, k.id)
+		a.began(c)
+		defer a.answered(c, k, started)
 		if err := a.guard(next, c); err != nil {
 			c.Error(err)
 		}
@@ -62,8 +71,8 @@ func (a *api) guard(next echo.HandlerFunc, c echo.Context) (err error) {
 		if cause == nethttp.ErrAbortHandler {
 			panic(cause)
 		}
-		a.log.LogAttrs(c.Request().Context(), slog.LevelError, "a handler panicked", slog.Any("panic", cause),
-			slog.String("route", c.Path()), slog.String("request_id", callOf(c).id), slog.String("stack", string(debug.Stack())))
+		a.log.LogAttrs(c.Request().Context(), slog.LevelError, "a handler panicked", append(callOf(c).attributes(c),
+			slog.Any("panic", cause), slog.String("stack", string(debug.Stack())))...)
 		if c.Response().Committed {
 			panic(nethttp.ErrAbortHandler)
 		}
@@ -72,7 +81,8 @@ func (a *api) guard(next echo.HandlerFunc, c echo.Context) (err error) {
 	return next(c)
 }
 
-// logAnswer logs one line for a call. It has no header, no query and no body: nothing in it is secret.
+// logAnswer logs one line for a call. It has no header, no query and no body: nothing in it is secret. The address of the
+// client is in lines of level DEBUG only.
 func (a *api) logAnswer(c echo.Context, k *call, started time.Time) {
 	level, status := slog.LevelDebug, c.Response().Status
 	if status >= nethttp.StatusInternalServerError && status != nethttp.StatusServiceUnavailable {
@@ -82,23 +92,33 @@ func (a *api) logAnswer(c echo.Context, k *call, started time.Time) {
 	if !a.log.Enabled(ctx, level) {
 		return
 	}
-	a.log.LogAttrs(ctx, level, "answered",
-		slog.String("method", c.Request().Method), slog.String("route", c.Path()), slog.Int("status", status),
-		slog.Duration("duration", time.Since(started)), slog.String("account", k.account), slog.String("request_id", k.id))
+	attributes := append(k.attributes(c), slog.Int("status", status), slog.Duration("duration", time.Since(started)))
+	if level == slog.LevelDebug {
+		attributes = append(attributes, slog.String("address", k.address.String()))
+	}
+	a.log.LogAttrs(ctx, level, "answered", attributes...)
 }
 
 // logFailure logs an error that the client is not told.
 func (a *api) logFailure(c echo.Context, err error) {
-	k := callOf(c)
-	a.log.LogAttrs(c.Request().Context(), slog.LevelError, "a call failed", slog.String("error", err.Error()),
-		slog.String("method", c.Request().Method), slog.String("route", c.Path()),
-		slog.String("account", k.account), slog.String("request_id", k.id))
+	a.log.LogAttrs(c.Request().Context(), slog.LevelError, "a call failed", append(callOf(c).attributes(c), slog.String("error", err.Error()))...)
 }
 
-// requestID returns the client's X-Request-Id if it is short and plain, or else a new one.
+// attributes say in the log which call a line is about: with the position, where it has one.
+func (k *call) attributes(c echo.Context) []slog.Attr {
+	attributes := make([]slog.Attr, 0, 8)
+	attributes = append(attributes, slog.String("method", c.Request().Method), slog.String("route", c.Path()),
+		slog.String("account", k.account), slog.String("request_id", k.id))
+	if k.position != (events.Position{}) {
+		attributes = append(attributes, slog.String("position", k.position.String()))
+	}
+	return attributes
+}
+
+// requestID returns the client's X-Request-Id if it is short and plain, and no token, or else a new one.
 func requestID(header nethttp.Header) string {
 	id := header.Get(headerRequestID)
-	if id == "" || len(id) > maxRequestIDLength {
+	if id == "" || len(id) > maxRequestIDLength || token.Within(id) {
 		return rand.Text()
 	}
 	for _, c := range []byte(id) {

@@ -32,6 +32,7 @@ func (a *api) postCapture(c echo.Context) error {
 	if err != nil {
 		return a.appendFailed(c, err)
 	}
+	recorded(c, position)
 	prefer := parsePrefer(c.Request().Header["Prefer"])
 	decision, folded, err := a.decision(c, position, prefer.patience(captureWait))
 	if errors.Is(err, events.ErrNotFound) { // the account was erased while the request was under way, and so was the request

@@ -19,6 +19,7 @@ func (a *api) getCapture(c echo.Context) error {
 	if err != nil {
 		return newProblem(codeInvalidPosition, "")
 	}
+	recorded(c, position)
 	decision, folded, err := a.lookUp(c, position)
 	if errors.Is(err, events.ErrNotFound) {
 		return newProblem(codeCaptureNotFound, "")

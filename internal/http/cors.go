@@ -12,7 +12,7 @@ import (
 var (
 	anyOrigin      = []string{"*"}
 	allowedHeaders = []string{strings.Join([]string{
-		"Authorization", "Content-Type", "Idempotency-Key", "Prefer", "If-None-Match", "Ledger-Position", "X-Request-Id",
+		"Authorization", "Content-Type", "Idempotency-Key", "Prefer", "If-None-Match", "Ledger-Position", "X-Request-Id", "Traceparent",
 	}, ", ")}
 	exposedHeaders = []string{strings.Join([]string{
 		"ETag", "Link", "Location", "Ledger-Position", "RateLimit", "RateLimit-Policy", "Retry-After", "Idempotent-Replayed",

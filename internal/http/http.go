@@ -7,8 +7,10 @@ package http
 
 import (
 	"context"
+	"log"
 	"log/slog"
 	nethttp "net/http"
+	"net/netip"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -90,6 +92,12 @@ type Config struct {
 	// Log hears of failures at Error, of answers with a 5xx status other than 503 at Warn, and of all others at Debug.
 	// Default: nowhere.
 	Log *slog.Logger
+	// Observer is told of every call. Default: nobody is.
+	Observer Observer
+	// Limits bound what one client may take. Default: none.
+	Limits Limits
+	// TrustedProxies are the networks of the proxies whose X-Forwarded-For is believed. Default: none is.
+	TrustedProxies []netip.Prefix
 }
 
 // The time-outs of a server. The reading one covers the wait for a decision too: when it passes, net/http cancels
@@ -101,6 +109,9 @@ const (
 	writeTimeout      = readTimeout + 15*time.Second
 	idleTimeout       = 2 * time.Minute
 	maxHeaderBytes    = 32 << 10
+	// Of HTTP/2: the requests at once on a connection, and how long nothing comes until a peer is asked whether it is there.
+	maxStreams = 100
+	pingAfter  = 30 * time.Second
 )
 
 // NewServer returns a server of the API with time-outs that fit its waits. Address and listener are the caller's.
@@ -113,19 +124,24 @@ func NewServer(cfg Config) *nethttp.Server {
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(cfg.Log.Handler(), slog.LevelWarn),
+		HTTP2:             &nethttp.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: pingAfter, WriteByteTimeout: writeTimeout},
+		ErrorLog:          log.New(serverLog{cfg.Log}, "", 0),
 	}
 }
 
 // NewHandler returns the API: every route, and a problem for whatever is no route.
 func NewHandler(cfg Config) nethttp.Handler {
 	cfg = cfg.withDefaults()
-	a := &api{backend: cfg.Backend, plans: cfg.Plans, now: cfg.Now, log: cfg.Log, replays: make(chan struct{}, maxReplays)}
+	a := &api{
+		backend: cfg.Backend, plans: cfg.Plans, now: cfg.Now, log: cfg.Log, observer: cfg.Observer, replays: make(chan struct{}, maxReplays),
+	}
+	a.limits = newLimiter(cfg)
 	e := echo.New()
 	e.HideBanner, e.HidePort = true, true
 	e.IPExtractor = echo.ExtractIPDirect()
 	e.HTTPErrorHandler = a.handleError
 	e.Use(a.edge, crossOrigin)
+	e.Use(a.limits.limited, tokenFree)
 	a.route(e)
 	return e
 }
@@ -143,13 +159,15 @@ func (cfg Config) withDefaults() Config {
 	return cfg
 }
 
-// api holds what the handlers share. Nothing in it changes after NewHandler.
+// api holds what the handlers share. Nothing in it changes after NewHandler but what the limiter remembers.
 type api struct {
-	backend Backend
-	plans   map[string]int64
-	now     func() time.Time
-	log     *slog.Logger
-	replays chan struct{} // holds one for each replay under way
+	backend  Backend
+	plans    map[string]int64
+	now      func() time.Time
+	log      *slog.Logger
+	observer Observer
+	replays  chan struct{} // holds one for each replay under way
+	limits   *limiter
 }
 
 func (a *api) route(e *echo.Echo) {

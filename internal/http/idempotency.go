@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
+
+	"jobtally/internal/token"
 )
 
 const (
@@ -39,6 +41,9 @@ func parseIdempotencyKey(s string) (key string, err error) {
 	if key == "" || len(key) > maxIdempotencyKeySize {
 		return "", newProblem(codeInvalidIdempotencyKey,
 			fmt.Sprintf("a key has 1 to %d characters, not %d", maxIdempotencyKeySize, len(key)))
+	}
+	if token.Within(key) {
+		return "", newProblem(codeInvalidIdempotencyKey, "there is a token in the key, and a key is recorded; send another key")
 	}
 	return key, nil
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"jobtally/internal/token"
 )
 
 // object reads one JSON object. It goes on after an error in a member, so that a client hears of all at once, and is
@@ -148,6 +150,9 @@ func optionalText(into *string, most int) func(json.RawMessage) string {
 		}
 		if c, found := controlCharacter(text); found {
 			return fmt.Sprintf("must not contain the control character %U", c)
+		}
+		if token.Within(text) {
+			return "must not have a token in it: everybody could read that"
 		}
 		*into = strings.TrimSpace(text)
 		return atMost(most)(*into)

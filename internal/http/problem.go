@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	nethttp "net/http"
+	"strconv"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -37,6 +39,8 @@ const (
 	codeUnsupportedMediaType  code = "unsupported_media_type"
 	codeIdempotencyKeyReused  code = events.ReasonIdempotencyKeyReused
 	codeMonthTooLarge         code = "month_too_large"
+	codeRateLimited           code = "rate_limited"
+	codeTooManyRequestsAtOnce code = "too_many_requests_at_once"
 	codeInternal              code = "internal"
 	codeRequestRefused        code = "request_refused"
 	codeLedgerUnavailable     code = "ledger_unavailable"
@@ -61,7 +65,7 @@ type kind struct {
 	detail string
 }
 
-// kinds is every problem there is. A 503 carries Retry-After; a 401, and a token without the scope, WWW-Authenticate.
+// kinds is every problem there is. A 429 and a 503 carry Retry-After; a 401, and a token without the scope, WWW-Authenticate.
 var kinds = map[code]kind{
 	codeInvalidRequest:        {400, "The request is not valid", ""},
 	codeInvalidIdempotencyKey: {400, "The Idempotency-Key is not valid", ""},
@@ -86,7 +90,11 @@ var kinds = map[code]kind{
 	codeUnsupportedMediaType:  {415, "Unsupported media type", ""},
 	codeIdempotencyKeyReused: {422, "The Idempotency-Key was used for something else",
 		"a capture of another job was sent with this key before; nothing was recorded for this one"},
-	codeMonthTooLarge:  {422, "The month is too large", ""},
+	codeMonthTooLarge: {422, "The month is too large", ""},
+	codeRateLimited: {429, "Too many requests",
+		"more requests come from this token or address than are taken in a second; this is not the quota of the month"},
+	codeTooManyRequestsAtOnce: {429, "Too many requests at once",
+		"wait for the answers to the requests of this token or address that are under way; this is not the quota of the month"},
 	codeInternal:       {500, "Internal error", "the service failed; its log has the cause under the X-Request-Id of this answer"},
 	codeRequestRefused: {500, "The request was refused", ""},
 	codeLedgerUnavailable: {503, "The ledger takes no requests right now",
@@ -114,6 +122,8 @@ type problem struct {
 	ViolatedPolicies []string     `json:"violated-policies,omitempty"` // quota_exceeded, and so is the quota
 	*quotaForm
 	Receipt *receipt `json:"receipt,omitempty"` // of a decision
+
+	retryAfter time.Duration // of a 429
 }
 
 // fieldError says what is wrong with a field: its name and the detail make a sentence.
@@ -145,6 +155,8 @@ func (a *api) handleError(err error, c echo.Context) {
 	switch {
 	case p.Status == nethttp.StatusUnauthorized, p.Code == codeScopeMissing:
 		header.Set("Www-Authenticate", challenge(p.Code))
+	case p.Status == nethttp.StatusTooManyRequests:
+		header.Set("Retry-After", strconv.FormatInt(seconds(p.retryAfter), 10))
 	case p.Status == nethttp.StatusServiceUnavailable:
 		header.Set("Retry-After", patienceOf(p.Code))
 	}

@@ -18,18 +18,18 @@ func byAdministrator(c echo.Context, reason string) events.Who {
 	return events.Who{By: "token:" + callOf(c).token.ID, Reason: reason}
 }
 
-// recorded is what became of a request: the decision on it or, where that takes longer than the client waits, nil.
-type recorded struct {
+// asked is what became of a request: the decision on it or, where that takes longer than the client waits, nil.
+type asked struct {
 	position events.Position
 	decision *events.Decision
 }
 
 // ask records what an administrator asks of an account, under an id of its own, and returns what became of it. A refusal is
 // the error that the client is told. When it is not known whether the request was recorded the detail says what to do.
-func (a *api) ask(c echo.Context, account string, body events.RequestBody, unknown string) (recorded, error) {
+func (a *api) ask(c echo.Context, account string, body events.RequestBody, unknown string) (asked, error) {
 	id, err := uuid.NewV7()
 	if err != nil {
-		return recorded{}, err
+		return asked{}, err
 	}
 	r, err := a.record(c, &events.Request{Account: account, ID: id.String(), Time: callOf(c).now, Body: body})
 	var p *problem
@@ -45,10 +45,11 @@ func (a *api) ask(c echo.Context, account string, body events.RequestBody, unkno
 }
 
 // record appends a request, and waits for the decision on it for as long as the client prefers.
-func (a *api) record(c echo.Context, request *events.Request) (r recorded, err error) {
+func (a *api) record(c echo.Context, request *events.Request) (r asked, err error) {
 	if r.position, err = a.backend.Append(c.Request().Context(), request); err != nil {
 		return r, a.appendFailed(c, err)
 	}
+	recorded(c, r.position)
 	prefer := parsePrefer(c.Request().Header["Prefer"])
 	decision, folded, err := a.decision(c, r.position, prefer.patience(captureWait))
 	if errors.Is(err, events.ErrNotFound) { // the account was erased meanwhile, and the request with it
@@ -70,7 +71,7 @@ func (a *api) record(c echo.Context, request *events.Request) (r recorded, err e
 }
 
 // pending answers that a request is recorded, and not decided or folded here yet.
-func (r recorded) pending(c echo.Context) error {
+func (r asked) pending(c echo.Context) error {
 	return writePending(c, nethttp.StatusAccepted, r.position)
 }
 

@@ -143,7 +143,7 @@ func (a *api) postToken(c echo.Context) error {
 	return writeIssued(c, t, &capture.Token{TokenTerms: terms}, done)
 }
 
-func writeIssued(c echo.Context, t token.Token, terms *capture.Token, done recorded) error {
+func writeIssued(c echo.Context, t token.Token, terms *capture.Token, done asked) error {
 	header, status := c.Response().Header(), nethttp.StatusCreated
 	header.Set("Cache-Control", "no-store")
 	form := &issuedForm{Token: t.Reveal(), ID: t.ID(), Name: terms.Name, Scopes: scopesOf(terms), ExpiresAt: expiryOf(terms)}

@@ -37,6 +37,8 @@ type appender struct {
 	syncer  *syncer // nil where the server syncs, as it is told to
 	batches bool    // an external server has one replica, where an atomic batch is one fsync; Raft batches by itself
 
+	grouped func(requests int) // told of each group; may be nil
+
 	count, held atomic.Int64 // the appends that are not answered, and their bytes
 
 	mu      sync.RWMutex // guards closed, and with it the sending on waiting
@@ -152,6 +154,9 @@ func (a *appender) run() {
 		group := a.gather(first, expected)
 		last = max(len(group), expected)
 		count, size := int64(len(group)), bytesOf(group)
+		if a.grouped != nil {
+			a.grouped(len(group))
+		}
 		a.commit(group)
 		a.leave(count, size)
 	}
@@ -235,7 +240,7 @@ func (a *appender) settle(group []*pendingAppend) {
 	for _, p := range group {
 		switch {
 		case p.err != nil:
-			p.answer(0, appendError(p.err))
+			p.answer(0, appendError(explain(a.nc, p.message.Subject, p.err)))
 		case unsynced != nil:
 			p.answer(0, fmt.Errorf("%w: %w", events.ErrUnknownOutcome, unsynced))
 		default:

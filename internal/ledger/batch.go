@@ -62,7 +62,7 @@ func (a *appender) publishBatch(group []*pendingAppend) {
 func (a *appender) commitBatch(last *nats.Msg) (ack batchAck, err error) {
 	reply, err := a.nc.RequestMsg(last, ackTimeout)
 	if err != nil {
-		return ack, appendError(err)
+		return ack, appendError(explain(a.nc, last.Subject, err))
 	}
 	if err := json.Unmarshal(reply.Data, &ack); err != nil {
 		return ack, fmt.Errorf("%w: %w", events.ErrUnknownOutcome, err)

@@ -31,7 +31,7 @@ func (l *Ledger) AppendDecisions(ctx context.Context, partition int, after uint6
 		futures = append(futures, future)
 	}
 	for i, future := range futures {
-		if err := settle(ctx, future, after+uint64(i)+1); err != nil {
+		if err := l.settle(ctx, future, after+uint64(i)+1); err != nil {
 			if l.embedded != nil && errors.Is(err, events.ErrFenced) {
 				l.embedded.doubt(errRefusesNext)
 			}
@@ -45,7 +45,7 @@ func (l *Ledger) AppendDecisions(ctx context.Context, partition int, after uint6
 // asynchronous writing failed.
 var errRefusesNext = errors.New("the server refuses the next decision")
 
-func settle(ctx context.Context, future jetstream.PubAckFuture, want uint64) error {
+func (l *Ledger) settle(ctx context.Context, future jetstream.PubAckFuture, want uint64) error {
 	select {
 	case ack := <-future.Ok():
 		if ack.Sequence != want {
@@ -56,7 +56,7 @@ func settle(ctx context.Context, future jetstream.PubAckFuture, want uint64) err
 		if fenced(err) {
 			return fmt.Errorf("%w: %w", events.ErrFenced, err)
 		}
-		return fmt.Errorf("%w: %w", events.ErrUnknownOutcome, err)
+		return fmt.Errorf("%w: %w", events.ErrUnknownOutcome, explain(l.nc, future.Msg().Subject, err))
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

@@ -185,7 +185,7 @@ func (e *erasing) due(ctx context.Context, stream events.Stream) (sequences []ui
 func (l *Ledger) remove(ctx context.Context, name string, sequence uint64) error {
 	refusal, err := l.askToDelete(ctx, name, sequence)
 	if err != nil {
-		return fmt.Errorf("%w: delete message %d of %s: %w", events.ErrUnavailable, sequence, name, l.explainSilence(err))
+		return fmt.Errorf("%w: delete message %d of %s: %w", events.ErrUnavailable, sequence, name, explain(l.nc, deleteSubject+name, err))
 	}
 	if refusal == nil || refusal.ErrorCode == codeSequenceNotFound {
 		return nil
@@ -242,15 +242,6 @@ func (l *Ledger) askOnce(ctx context.Context, name string, sequence uint64) (ref
 	return answer.Error, err
 }
 
-// explainSilence adds that the user of the connection lacks a right: a server does not answer what it does not permit,
-// it tells the connection.
-func (l *Ledger) explainSilence(err error) error {
-	if last := l.nc.LastError(); errors.Is(last, nats.ErrPermissionViolation) && errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("%w; give the user the right to publish to %s>: %w", last, deleteSubject, err)
-	}
-	return err
-}
-
 // AppendUnopened records the request to erase an account durably, as Append does, unless a request to open the account is
 // there: the server itself looks, as it takes the message. The error is ErrFenced where it refuses.
 func (l *Ledger) AppendUnopened(ctx context.Context, r *events.Request) (events.Position, error) {
@@ -260,13 +251,14 @@ func (l *Ledger) AppendUnopened(ctx context.Context, r *events.Request) (events.
 	}
 	ctx, cancel := context.WithTimeout(ctx, ackTimeout)
 	defer cancel()
-	ack, err := l.js.PublishMsg(ctx, natsMessage(r.Message(l.Partitions)),
+	m := natsMessage(r.Message(l.Partitions))
+	ack, err := l.js.PublishMsg(ctx, m,
 		jetstream.WithExpectLastSequenceForSubject(0, events.OpeningsSubject(r.Account, p)))
 	if fenced(err) {
 		return events.Position{}, fmt.Errorf("%w: account %s is being opened", events.ErrFenced, r.Account)
 	}
 	if err != nil {
-		return events.Position{}, appendError(err)
+		return events.Position{}, appendError(explain(l.nc, m.Subject, err))
 	}
 	return events.Position{Partition: p, Sequence: ack.Sequence}, l.appenders[p].sync(ack.Sequence)
 }

@@ -10,9 +10,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net/url"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -25,15 +22,11 @@ const (
 	// ackTimeout is how long an append waits for the server's word. After it the outcome is unknown.
 	ackTimeout = 5 * time.Second
 	// maxInFlight is above what the partitions publish at once, since the client fails what exceeds it.
-	maxInFlight   = 1 << 20
-	reconnectWait = 250 * time.Millisecond
+	maxInFlight = 1 << 20
 	// minPayload is the least that a server must take as one message, and what it takes unless told otherwise. The
 	// largest capture has 256 KiB, and twice that in the JSON of its decision.
 	minPayload = 1 << 20
 )
-
-// Connection is a connection to a nats-server: nobody but this package needs the client library.
-type Connection = nats.Conn
 
 // Ledger is an open ledger. It is safe for concurrent use.
 type Ledger struct {
@@ -49,39 +42,6 @@ type Ledger struct {
 	embedded *Embedded // the server, where it is part of this process
 }
 
-// Connect connects to a nats-server, and keeps connecting again when the connection is lost. What is published
-// meanwhile fails at once instead of being buffered: nobody may be answered on the strength of a buffer.
-func Connect(server, name string, log *slog.Logger) (*nats.Conn, error) {
-	return connect(server, name, log)
-}
-
-func connect(server, name string, log *slog.Logger, options ...nats.Option) (*nats.Conn, error) {
-	nc, err := nats.Connect(server, append(options, nats.Name(name),
-		nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait), nats.ReconnectBufSize(-1), nats.Timeout(ackTimeout),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			if err != nil {
-				log.Warn("connection to nats lost", "error", err)
-			}
-		}),
-		nats.ReconnectHandler(func(nc *nats.Conn) { log.Info("connected to nats again", "url", nc.ConnectedUrlRedacted()) }),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { log.Warn("nats", "error", err) }),
-	)...)
-	if err != nil {
-		return nil, fmt.Errorf("connect to the NATS server at %s: %w", redacted(server), err)
-	}
-	return nc, nil
-}
-
-// redacted returns a server's URL without its password. A list of them is cut to the first.
-func redacted(server string) string {
-	first, _, _ := strings.Cut(server, ",")
-	u, err := url.Parse(first)
-	if err != nil {
-		return "the address given"
-	}
-	return u.Redacted()
-}
-
 // Open opens the ledger that Create made. It returns ErrNoLedger where there is none, and ErrDrift, with the
 // remedy, where the streams are not as Create made them. The caller keeps nc, and closes it after the ledger.
 //
@@ -90,6 +50,13 @@ func Open(ctx context.Context, nc *nats.Conn) (*Ledger, error) { return openLedg
 
 // openLedger opens the ledger of an embedded server, or of any other where that is nil.
 func openLedger(ctx context.Context, nc *nats.Conn, embedded *Embedded) (*Ledger, error) {
+	ctx, stop := heed(ctx, nc)
+	defer stop()
+	l, err := openStreams(ctx, nc, embedded)
+	return l, because(ctx, err)
+}
+
+func openStreams(ctx context.Context, nc *nats.Conn, embedded *Embedded) (*Ledger, error) {
 	js, err := jetstream.New(nc, jetstream.WithPublishAsyncTimeout(ackTimeout),
 		jetstream.WithPublishAsyncMaxPending(maxInFlight), jetstream.WithDefaultTimeout(ackTimeout))
 	if err != nil {

@@ -27,6 +27,9 @@ const (
 	nudge = 20 * time.Millisecond
 
 	forEver time.Duration = math.MaxInt64 - nudge
+
+	// createSubject is where a server is asked for a consumer.
+	createSubject = "$JS.API.CONSUMER.CREATE."
 )
 
 // Read yields the messages of a stream after a sequence, in order and without a gap, in batches of what has arrived:
@@ -143,7 +146,7 @@ func (l *Ledger) consumer(ctx context.Context, name string, after uint64, filter
 	select {
 	case err := <-made:
 		if err != nil {
-			return nil, fmt.Errorf("%w: read %s: %w", events.ErrUnavailable, name, err)
+			return nil, fmt.Errorf("%w: read %s: %w", events.ErrUnavailable, name, explain(l.nc, createSubject+name, err))
 		}
 		return consumer, nil
 	case <-ctx.Done():

@@ -48,6 +48,13 @@ func Create(ctx context.Context, nc *nats.Conn, spec Spec) (created bool, err er
 	if spec.Partitions < 0 || spec.Partitions > MaxPartitions {
 		return false, fmt.Errorf("%d partitions: a ledger has 1 to %d", spec.Partitions, MaxPartitions)
 	}
+	ctx, stop := heed(ctx, nc)
+	defer stop()
+	created, err = spec.create(ctx, nc)
+	return created, because(ctx, err)
+}
+
+func (spec Spec) create(ctx context.Context, nc *nats.Conn) (created bool, err error) {
 	js, err := jetstream.New(nc)
 	if err != nil {
 		return false, err

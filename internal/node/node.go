@@ -47,6 +47,8 @@ type Config struct {
 	// Now is the clock by which months end. Default: time.Now.
 	Now func() time.Time
 	Log *slog.Logger
+	// Observer is told what the node does. Default: nobody is.
+	Observer Observer
 
 	operator bool // the node is there for one operator command: it does not create a ledger, or finish erasures
 }
@@ -126,6 +128,7 @@ func (n *Node) openProjectors(ctx context.Context, cfg Config) error {
 	for p := range n.Ledger.Partitions {
 		projector := projections.NewProjector(n.Projection, given, p, cfg.Decides, cfg.Log)
 		projector.OnFailureChange(func() { failing.update(projector, p) })
+		projector.Observe(cfg.Observer.Projector)
 		heads, err := n.check(ctx, projector, p, cfg)
 		if err != nil {
 			return err
@@ -147,8 +150,20 @@ func (n *Node) openLedger(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	n.Ledger.Observe(cfg.Observer.Ledger)
 	n.closers = append(n.closers, func() error { n.Ledger.Close(); return nil })
-	return nil
+	if cfg.NATS == "" {
+		return nil
+	}
+	return n.Ledger.MayAppend(ctx, cfg.appends())
+}
+
+// appends returns the stream that a node appends to: what it decides, or what it is asked.
+func (cfg Config) appends() events.Stream {
+	if cfg.Decides {
+		return events.Decisions
+	}
+	return events.Requests
 }
 
 // opener is the way to open the ledger of a server: whose part it is to sync depends on it.

@@ -73,9 +73,11 @@ func (p *Projector) decodeDecision(m events.Message) (events.Decision, error) {
 }
 
 func (p *Projector) apply(decisions []events.Decision) error {
+	began := time.Now()
 	if err := p.db.Apply(p.partition, decisions); err != nil {
 		return err
 	}
+	p.tellFolded(decisions, began)
 	p.setFailure(nil)
 	p.noteToRemove(decisions)
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"jobtally/internal/capture"
 	"jobtally/internal/events"
@@ -62,10 +63,12 @@ func (p *Projector) decideRequests(ctx context.Context, decided chan<- []events.
 		}
 		requests, unknown := p.decodeRequests(batch)
 		for _, part := range parts(requests) {
+			began := time.Now()
 			decisions, err := p.decideBatch(ctx, part, &flight)
 			if err != nil {
 				return err
 			}
+			p.tellDecided(part, began)
 			if !send(decided, decisions, ctx.Done()) {
 				return context.Cause(ctx)
 			}
@@ -119,6 +122,7 @@ func (p *Projector) decideBatch(ctx context.Context, requests []events.Request, 
 			continue
 		}
 		decisions[i] = capture.Decide(state, &requests[i])
+		decisions[i].Traceparent = requests[i].Traceparent
 		state.Fold(&decisions[i])
 	}
 	flight.add(decisions)
@@ -135,6 +139,7 @@ func (p *Projector) record(ctx context.Context, ended <-chan struct{}, decided <
 		if err := p.ledger.AppendDecisions(ctx, p.partition, decisions[0].Position.Sequence-1, messages(decisions)); err != nil {
 			return err
 		}
+		p.tellRecorded(decisions)
 		if !send(recorded, decisions, ended) {
 			return nil
 		}

@@ -65,6 +65,8 @@ type Projector struct {
 
 	// failureChanged is called when failure has changed, without mu. OnFailureChange sets it.
 	failureChanged func()
+
+	observer Observer
 }
 
 // NewProjector returns the projector of a partition. One that does not decide only follows.
@@ -103,7 +105,7 @@ func (p *Projector) setFailure(err error) (again bool) {
 		return false
 	}
 	if err == nil {
-		p.log.Info("projector works again")
+		p.log.Info("projector works again", "folded", p.db.Folded(p.partition))
 	}
 	again = err != nil && before != nil && before.Error() == err.Error()
 	if !again && p.failureChanged != nil {
@@ -121,23 +123,24 @@ func (p *Projector) Run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, events.ErrFenced):
-			p.log.Info("fenced: the position is decided already; standing by")
+			p.tellFenced()
+			p.log.Info("fenced: the position is decided already; standing by", "folded", p.db.Folded(p.partition))
 			err = p.standBy(ctx)
 		}
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err == nil {
-			p.log.Info("requests stay undecided; deciding")
+			p.log.Info("requests stay undecided; deciding", "folded", p.db.Folded(p.partition))
 			continue
 		}
 		again := p.setFailure(err)
 		if final(err) {
-			p.log.Error("partition stopped", "error", err)
+			p.log.Error("partition stopped", "folded", p.db.Folded(p.partition), "error", err)
 			return err
 		}
 		if !again {
-			p.log.Warn("projector failed; trying until it works", "error", err)
+			p.log.Warn("projector failed; trying until it works", "folded", p.db.Folded(p.partition), "error", err)
 		}
 		if !pause(ctx, retryAfter) {
 			return nil

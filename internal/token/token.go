@@ -57,12 +57,27 @@ func Parse(s string) (Token, error) {
 		return Token{}, ErrForm
 	case len(s) != length:
 		return Token{}, ErrLength
-	case s[len(prefix)+idLength] != '_' || !isBase62(s[len(prefix):len(prefix)+idLength]) || !isBase62(s[len(prefix)+idLength+1:]):
+	case !hasForm(s):
 		return Token{}, ErrForm
 	case checksum(s[:length-sumLength]) != s[length-sumLength:]:
 		return Token{}, ErrChecksum
 	}
 	return Token{&s}, nil
+}
+
+// Within says whether a text has something of the form of a token in it, be its checksum right or wrong: a token with a
+// typo tells the secret nearly as well.
+func Within(text string) bool {
+	for {
+		at := strings.Index(text, prefix)
+		if at < 0 || len(text) < at+length {
+			return false
+		}
+		if hasForm(text[at : at+length]) {
+			return true
+		}
+		text = text[at+len(prefix):]
+	}
 }
 
 // ID returns the part of the token that names it. It is no secret.
@@ -125,6 +140,11 @@ func checksum(s string) string {
 		sum /= uint32(len(alphabet))
 	}
 	return string(text[:])
+}
+
+// hasForm looks at everything but prefix, length and checksum.
+func hasForm(s string) bool {
+	return s[len(prefix)+idLength] == '_' && isBase62(s[len(prefix):len(prefix)+idLength]) && isBase62(s[len(prefix)+idLength+1:])
 }
 
 func isBase62(s string) bool {

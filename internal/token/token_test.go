@@ -52,6 +52,20 @@ func TestParse(t *testing.T) {
 	}
 }
 
+func TestWithin(t *testing.T) {
+	for text, want := range map[string]bool{
+		known: true, "key-" + known + "-1": true, "jt_jt_" + known: true, known + known: true,
+		known[:20] + "c" + known[21:]: true, // the checksum is wrong
+		"":                            false, "jt_": false, known[1:]: false, known[:len(known)-1]: false,
+		strings.Replace(known, "A_", "AA", 1): false, strings.Replace(known, "bb1", "b-1", 1): false,
+		"JT" + known[2:]: false, strings.Repeat("jt_", 10_000): false,
+	} {
+		if got := token.Within(text); got != want {
+			t.Errorf("Within(%.80q): %v, want %v", text, got, want)
+		}
+	}
+}
+
 func TestNewIsParsed(t *testing.T) {
 	seen := map[string]bool{}
 	for range 10_000 {
