@@ -48,8 +48,10 @@ func wordsIn(data []byte, word func(string)) error {
 // eachWord calls word with each word of a text: a run of letters and digits, in lower case and without accents. In scripts
 // that put no space between words each character is one.
 func eachWord(text string, word func(string)) {
-	if !isASCII(text) {
-		text = withoutAccents(text)
+	if isASCII(text) {
+		text = strings.ToLower(text)
+	} else {
+		text = folded(text)
 	}
 	for start := 0; start < len(text); {
 		c, size := utf8.DecodeRuneInString(text[start:])
@@ -65,17 +67,18 @@ func eachWord(text string, word func(string)) {
 				}
 				end += size
 			}
-			word(cutWord(strings.ToLower(text[start:end])))
+			word(cutWord(text[start:end]))
 		}
 		start = end
 	}
 }
 
+// isWordRune says whether a word has a character. A mark that takes a place of its own is one, as vowels are in Hindi.
 func isWordRune(c rune) bool {
 	if c < utf8.RuneSelf {
-		return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+		return 'a' <= c && c <= 'z' || '0' <= c && c <= '9'
 	}
-	return unicode.IsLetter(c) || unicode.IsDigit(c)
+	return unicode.IsLetter(c) || unicode.IsDigit(c) || unicode.Is(unicode.Mc, c)
 }
 
 func unspaced(c rune) bool {
@@ -91,14 +94,28 @@ func isASCII(s string) bool {
 	return true
 }
 
-// withoutAccents takes characters apart, as NFKD does, and drops the marks.
-func withoutAccents(s string) string {
-	return strings.Map(func(c rune) rune {
+// folded takes characters apart, as NFKD does, drops the marks, and writes what is left in lower case: STRASSE, Straße and
+// strasse become one. The syllables of Korean are put together again, so that each is one character.
+func folded(s string) string {
+	var b strings.Builder
+	b.Grow(len(s))
+	for _, c := range norm.NFKD.String(s) {
 		if unicode.Is(unicode.Mn, c) {
-			return -1
+			continue
 		}
-		return c
-	}, norm.NFKD.String(s))
+		c = unicode.ToLower(unicode.ToUpper(c)) // of some letters several are one in upper case
+		if plain, is := plainLetters[c]; is {
+			b.WriteString(plain)
+		} else {
+			b.WriteRune(c)
+		}
+	}
+	return norm.NFC.String(b.String())
+}
+
+// plainLetters are for letters that cannot be taken apart, and that many write with these.
+var plainLetters = map[rune]string{
+	'ß': "ss", 'æ': "ae", 'œ': "oe", 'ø': "o", 'ł': "l", 'đ': "d", 'ð': "d", 'þ': "th", 'ħ': "h",
 }
 
 func cutWord(word string) string {
