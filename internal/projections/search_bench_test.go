@@ -103,7 +103,7 @@ func BenchmarkSearch100k(b *testing.B) {
 		}
 	})
 	b.Run("LIKE_of_a_rare_word", func(b *testing.B) {
-		for b.Loop() {
+		for range min(b.N, 3) { // it takes a second
 			rows, err := db.reading.Query(`SELECT jobs.id FROM jobs JOIN decisions AS v ON v.partition = jobs.partition AND v.sequence = jobs.changed
 				WHERE jobs.account = 'demo' AND CAST(v.data AS TEXT) LIKE '%' || ? || '%' ORDER BY jobs.sequence DESC LIMIT 51`, benchWord(19_000))
 			ok(b, scanAll(rows, err, func(rows *sql.Rows) error { return rows.Scan(new(string)) }))

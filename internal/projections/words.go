@@ -1,6 +1,7 @@
 package projections
 
 import (
+	"bytes"
 	"cmp"
 	"database/sql"
 	"encoding/binary"
@@ -13,36 +14,24 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
+
+	"jobtally/internal/events"
 )
 
 const (
 	// chunkSize is how many jobs of an account are indexed together: the place of a job in its chunk is a byte.
 	chunkSize = 256
-	// blockSize is about how many bytes of words are read at once.
-	blockSize = 4096
+	// blockSize is about how many bytes of words are read at once: a few blocks are a page of the file.
+	blockSize = 960
 	// maxWordLength bounds a word, in bytes. Longer ones are known by their beginnings.
 	maxWordLength = 32
 )
 
-// jobText is what of a job is searched.
-type jobText struct {
-	Job struct {
-		Title       string `json:"title"`
-		Company     string `json:"company"`
-		Description string `json:"description"`
-	} `json:"job"`
-}
-
-// wordsIn calls word with each word of the content that a decision gives a job.
-func wordsIn(data []byte, word func(string)) error {
-	var text jobText
-	if err := json.Unmarshal(data, &text); err != nil {
-		return err
-	}
-	for _, s := range []string{text.Job.Title, text.Job.Company, text.Job.Description} {
+// wordsIn calls word with each word of what of a job is searched.
+func wordsIn(job *events.Job, word func(string)) {
+	for _, s := range []string{job.Title, job.Company, job.Description} {
 		eachWord(s, word)
 	}
-	return nil
 }
 
 // eachWord calls word with each word of a text: a run of letters and digits, in lower case and without accents. In scripts
@@ -172,14 +161,15 @@ func placesOf(chunk []looseJob) (sequences []byte, places map[string][]byte, err
 	places, previous := map[string][]byte{}, uint64(0)
 	for place, job := range chunk {
 		sequences, previous = binary.AppendUvarint(sequences, job.sequence-previous), job.sequence
-		err := wordsIn(job.data, func(word string) {
+		var content struct{ Job events.Job }
+		if err := json.Unmarshal(job.data, &content); err != nil {
+			return nil, nil, err
+		}
+		wordsIn(&content.Job, func(word string) {
 			if at := places[word]; len(at) == 0 || at[len(at)-1] != byte(place) {
 				places[word] = append(at, byte(place))
 			}
 		})
-		if err != nil {
-			return nil, nil, err
-		}
 	}
 	return sequences, places, nil
 }
@@ -212,7 +202,7 @@ func (b *batch) writeWords(account *accountRow, places map[string][]byte) error 
 	return write()
 }
 
-// placesIn adds the places of the words of a block that begin with a prefix.
+// placesIn calls add with the places of the words of a block that begin with a prefix.
 func placesIn(block []byte, prefix string, add func(place byte)) error {
 	for len(block) > 0 {
 		var word, places []byte
@@ -223,10 +213,12 @@ func placesIn(block []byte, prefix string, add func(place byte)) error {
 		if !ok {
 			return fmt.Errorf("%w: a block of the word index cannot be read", ErrMismatch)
 		}
-		if strings.HasPrefix(string(word), prefix) {
+		if bytes.HasPrefix(word, []byte(prefix)) {
 			for _, place := range places {
 				add(place)
 			}
+		} else if string(word) > prefix {
+			return nil // as are all words after it
 		}
 	}
 	return nil

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"unicode"
 	"unicode/utf8"
+
+	"jobtally/internal/events"
 )
 
 func TestWords(t *testing.T) {
@@ -152,7 +154,5 @@ func TestWordIndexReadsBack(t *testing.T) {
 
 // jsonOf is the data of a decision that gives a job a description.
 func jsonOf(description string) ([]byte, error) {
-	var text jobText
-	text.Job.Description = description
-	return json.Marshal(text)
+	return json.Marshal(events.JobUpdated{Job: events.Job{Description: description}})
 }
