@@ -16,9 +16,9 @@ import (
 const (
 	// fewChunks and manyChunks are how many chunks of the word index are read at once: few at first, for common words fill a
 	// page with these, and then more and more.
-	fewChunks, manyChunks = 8, 128
+	fewChunks, manyChunks = 2, 128
 	// manyProbes is how many jobs are looked up one by one for a filter. Then all jobs that pass it are read at once.
-	manyProbes = 4096
+	manyProbes = 512
 )
 
 // QueryWords returns the words that a text asks for, each once.
