@@ -1,14 +1,15 @@
 package projections
 
 import (
+	"bytes"
 	"cmp"
 	"database/sql"
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"jobtally/internal/events"
 )
@@ -17,8 +18,9 @@ const (
 	// fewChunks and manyChunks are how many chunks of the word index are read at once: few at first, for common words fill a
 	// page with these, and then more and more.
 	fewChunks, manyChunks = 2, 128
-	// manyProbes is how many jobs are looked up one by one for a filter. Then all jobs that pass it are read at once.
-	manyProbes = 512
+	// manyProbes is how many jobs are looked up one by one for a filter. Then all jobs that pass it are read at once, and where
+	// these are few, each of them is looked at instead of the word index.
+	manyProbes = 1024
 )
 
 // QueryWords returns the words that a text asks for, each once.
@@ -36,6 +38,7 @@ type search struct {
 	*listing
 	words  []string
 	chunk  int64            // the last that was looked at
+	before uint64           // the number of the one before it: what it and those before it may have was captured and changed by then
 	pool   []candidate      // that may have the words, and whose turn has not come
 	probes int              // candidates that were looked up for a filter
 	passed map[uint64]int64 // the jobs that pass the filter, and when they changed; nil until all were read
@@ -86,27 +89,28 @@ func (l *listing) search() error {
 		if err != nil {
 			return err
 		}
-		last := len(chunks) < n
-		if last {
-			s.chunk = 0
-		}
-		if err := s.collect(); err != nil || last || len(l.found) > l.Limit {
+		if err := s.collect(); err != nil || s.before == 0 || len(l.found) > l.Limit {
 			return err
+		}
+		if s.passed != nil && len(s.passed) <= chunkSize {
+			return s.collectPassed()
 		}
 	}
 }
 
-// readChunks reads the next chunks, up to n.
+// readChunks reads the next chunks, up to n, and the number of the one that comes then.
 func (s *search) readChunks(n int) (chunks []chunk, err error) {
-	rows, err := s.tx.Stmt(s.stmts.chunks).Query(s.account, s.chunk, n)
+	rows, err := s.tx.Stmt(s.stmts.chunks).Query(s.account, s.chunk, n+1)
 	err = scanAll(rows, err, func(rows *sql.Rows) error {
 		var c chunk
 		err := rows.Scan(&c.number, &c.jobs)
 		chunks = append(chunks, c)
 		return err
 	})
-	if len(chunks) > 0 {
-		s.chunk = chunks[len(chunks)-1].number
+	if s.before = 0; len(chunks) > n {
+		s.before = uint64(chunks[n].number)
+		chunks = chunks[:n]
+		s.chunk = chunks[n-1].number
 	}
 	return chunks, err
 }
@@ -137,7 +141,9 @@ func (s *search) addIndexed(chunks []chunk) error {
 			return err
 		}
 		for _, sequence := range sequences {
-			candidates = append(candidates, candidate{sequence, sequence, c.number})
+			if s.Updated || sequence < s.Before {
+				candidates = append(candidates, candidate{sequence, sequence, c.number})
+			}
 		}
 	}
 	return s.add(candidates)
@@ -179,7 +185,7 @@ func appendPlaced(sequences []uint64, jobs []byte, places *placed) ([]uint64, er
 	return sequences, nil
 }
 
-// addLoose adds the loose jobs that have all words: of these there are fewer than chunkSize.
+// addLoose adds the loose jobs that may have all words: of these there are fewer than chunkSize.
 func (s *search) addLoose() error {
 	var candidates []candidate
 	rows, err := s.tx.Stmt(s.stmts.loose).Query(s.account)
@@ -189,11 +195,10 @@ func (s *search) addLoose() error {
 		if err := rows.Scan(&sequence, &data); err != nil {
 			return err
 		}
-		has, err := hasWords(data, s.words)
-		if has {
+		if mayHave(data, s.words) {
 			candidates = append(candidates, candidate{sequence, sequence, math.MaxInt64})
 		}
-		return err
+		return nil
 	})
 	if err != nil {
 		return err
@@ -248,6 +253,22 @@ func (s *search) passing(candidates []candidate) (map[uint64]int64, error) {
 	})
 }
 
+// collectPassed takes what is left of the jobs that pass the filters into the page.
+func (s *search) collectPassed() error {
+	s.pool = nil
+	for sequence, changed := range s.passed {
+		c := candidate{sequence: sequence, at: sequence}
+		if s.Updated {
+			c.at = uint64(changed)
+		}
+		if c.at <= s.before && c.at < s.Before {
+			s.pool = append(s.pool, c)
+		}
+	}
+	s.before = 0
+	return s.collect()
+}
+
 // sequencesOf are the sequences of candidates as a JSON array.
 func sequencesOf(candidates []candidate) string {
 	list := []byte("[")
@@ -265,7 +286,7 @@ func (s *search) collect() error {
 	slices.SortFunc(s.pool, func(a, b candidate) int { return cmp.Compare(b.at, a.at) })
 	s.pool = slices.CompactFunc(s.pool, func(a, b candidate) bool { return a.at == b.at })
 	due := 0
-	for due < len(s.pool) && s.pool[due].at >= uint64(s.chunk) {
+	for due < len(s.pool) && s.pool[due].at > s.before {
 		due++
 	}
 	for group := range slices.Chunk(s.pool[:due], s.Limit+1) {
@@ -289,15 +310,17 @@ func (s *search) take(group []candidate) error {
 	})
 }
 
-// hasWords says whether the content that a decision gives a job has a word that begins with each of some.
-func hasWords(data []byte, words []string) (bool, error) {
-	var text struct{ Job events.Job }
-	if err := json.Unmarshal(data, &text); err != nil {
-		return false, err
+// mayHave says whether the data of a decision may give a job words that begin with each of some. Where it is ASCII, each word
+// of it stands there as it is, but for its case.
+func mayHave(data []byte, words []string) bool {
+	if slices.ContainsFunc(data, func(c byte) bool { return c >= utf8.RuneSelf }) {
+		return true
 	}
-	return jobHasWords(&text.Job, words), nil
+	lower := bytes.ToLower(data)
+	return !slices.ContainsFunc(words, func(word string) bool { return !bytes.Contains(lower, []byte(word)) })
 }
 
+// jobHasWords says whether a job has a word that begins with each of some.
 func jobHasWords(job *events.Job, words []string) bool {
 	missing := slices.Clone(words)
 	wordsIn(job, func(word string) {

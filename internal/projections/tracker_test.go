@@ -305,6 +305,32 @@ func TestPagesAreThoseOfAPlainList(t *testing.T) {
 	}
 }
 
+// Where a filter lets few of many jobs through that have a word, those that it lets through are read at once.
+func TestAWordOfManyJobsAndAFilterOfFew(t *testing.T) {
+	t.Parallel()
+	tr := newTrackerOf(t, 9)
+	tr.ask("a", openWith(-1))
+	for i := range manyProbes + 3*chunkSize {
+		body := captureOf(november, fmt.Sprintf("https://example.com/%d", i))
+		body.Job.Title, body.Job.Company = "Engineer", "Example"
+		if i%500 == 7 {
+			body.Job.Company, body.Job.Status = "Other", "applied"
+		}
+		tr.ask("a", body)
+	}
+	tr.settle()
+	for range 100 {
+		tr.askAnything("a")
+	}
+	tr.settle()
+	for _, q := range []capture.JobQuery{{Company: "other"}, {Status: "applied"}, {Company: "none"}, {CapturedVia: "extension"}, {Company: "example"}} {
+		for _, q.Updated = range []bool{false, true} {
+			q.Text, q.Limit = "engineer", 50
+			tr.check("a", q, []string{"engineer"})
+		}
+	}
+}
+
 // Whatever is captured, updated and deleted between the pages, a walk in the order of capture has each job that was there all
 // the time once, and none twice.
 func TestAWalkHasEachJobOnceWhateverComesBetween(t *testing.T) {

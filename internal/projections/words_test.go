@@ -152,6 +152,17 @@ func TestWordIndexReadsBack(t *testing.T) {
 	}
 }
 
+// hasWords says whether the content that a decision gives a job has some words; what has them may have them.
+func hasWords(data []byte, words []string) (bool, error) {
+	var text struct{ Job events.Job }
+	err := json.Unmarshal(data, &text)
+	has := jobHasWords(&text.Job, words)
+	if has && !mayHave(data, words) {
+		return false, fmt.Errorf("%s has the words %q, and may not have them", data, words)
+	}
+	return has, err
+}
+
 // jsonOf is the data of a decision that gives a job a description.
 func jsonOf(description string) ([]byte, error) {
 	return json.Marshal(events.JobUpdated{Job: events.Job{Description: description}})
