@@ -171,7 +171,7 @@ func plainWords(job events.Job) (words []string) {
 // want returns the jobs that a query asks for, in order: all of them, whatever its limit.
 func (tr *tracker) want(account string, q capture.JobQuery, words []string) (jobs []plainJob) {
 	for _, j := range tr.jobs[account] {
-		company := strings.ToLower(strings.TrimSpace(j.Company)) == strings.ToLower(strings.TrimSpace(q.Company))
+		company := strings.EqualFold(strings.TrimSpace(j.Company), strings.TrimSpace(q.Company))
 		hasAll := !slices.ContainsFunc(words, func(word string) bool {
 			return !slices.ContainsFunc(j.words, func(has string) bool { return strings.HasPrefix(has, word) })
 		})
