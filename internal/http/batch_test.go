@@ -289,3 +289,29 @@ func TestDryRunOfABatch(t *testing.T) {
 	n.send(t, "POST", "/api/jobs/batch?dry_run=true", batchOf(gopher)).wantsProblem(t, codeLedgerUnavailable)
 	n.send(t, "POST", "/api/jobs?dry_run=true", gopher).wantsProblem(t, codeLedgerUnavailable)
 }
+
+// FuzzItems: an item of any bytes has a problem, or is the job that it is alone, and any body a problem or items.
+func FuzzItems(f *testing.F) {
+	for _, body := range []string{batchOf(gopher, crab), batchOf(strings.Replace(gopher, "{", `{"idempotency_key":"k",`, 1)), gopher, `{"jobs":[7,{}]}`, `{"jobs":{}}`} {
+		f.Add([]byte(body))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		items, err := jobsOf(body)
+		var p *problem
+		if err != nil && !errors.As(err, &p) {
+			t.Fatalf("%q: %v is no problem", body, err)
+		}
+		for _, item := range append(items, linesOf(body)...) {
+			job, canonical, key, err := decodeItem(item)
+			if err != nil {
+				_ = err.(*problem)
+				continue
+			}
+			checkBounds(t, job)
+			alone, other, err := decodeJob(encode(job))
+			if err != nil || alone != job || other != canonical || key != "" && checkKey(key) != "" {
+				t.Fatalf("%q is %+v, %q, under %q; alone %+v, %q, %v", item, job, canonical, key, alone, other, err)
+			}
+		}
+	})
+}
