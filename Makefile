@@ -6,7 +6,7 @@ DIR ?= ./demo-months
 
 .DEFAULT_GOAL := help
 
-.PHONY: help run demo-months build test test-kills fuzz bench lint vuln test-tools clean
+.PHONY: help run demo-months build test test-kills fuzz bench lint lint-api vuln test-tools clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
@@ -34,10 +34,15 @@ fuzz: ## Fuzz every fuzz test for FUZZTIME (60s) each
 bench: ## Measure against baselines of the same run, about 12 minutes, and write bench/RESULTS.md
 	$(GO) run ./bench
 
-lint: bin/staticcheck ## Check format, vet and staticcheck
+lint: bin/staticcheck lint-api ## Check format, vet, staticcheck and the contract of the API
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on the files above'; exit 1; }
 	$(GO) vet ./...
 	bin/staticcheck ./...
+
+lint-api: ## Check docs/openapi.yaml with the linter of Redocly
+	@command -v npx >/dev/null || { echo 'the linter of docs/openapi.yaml needs these Debian packages, or their like: nodejs npm'; exit 1; }
+	REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true \
+	  npx --yes @redocly/cli@2.77.0 lint --format=stylish docs/openapi.yaml
 
 vuln: ## Look the code up in the Go vulnerability database, which has to be reached
 	@.ci/vuln

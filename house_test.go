@@ -25,19 +25,22 @@ var house = map[string]struct {
 	inside []string
 	alone  []string
 }{
-	"cmd/api":              {inside: []string{"internal/cli", "internal/events", "internal/http", "internal/node", "internal/telemetry", "internal/token"}},
-	"cmd/projector":        {inside: []string{"internal/archive", "internal/capture", "internal/cli", "internal/events", "internal/ledger", "internal/node", "internal/projections", "internal/replay", "internal/telemetry", "internal/token"}},
-	"internal/cli":         {alone: []string{"github.com/alecthomas/kong"}},
-	"internal/node":        {inside: []string{"internal/capture", "internal/events", "internal/ledger", "internal/projections", "internal/replay"}},
-	"internal/http":        {inside: []string{"internal/capture", "internal/events", "internal/token"}, alone: []string{"github.com/labstack/echo"}},
-	"internal/projections": {inside: []string{"internal/capture", "internal/events"}, alone: []string{"github.com/mattn/go-sqlite3"}},
-	"internal/ledger":      {inside: []string{"internal/events"}, alone: []string{"github.com/nats-io/"}},
-	"internal/telemetry":   {inside: []string{"internal/events", "internal/node"}, alone: []string{"github.com/prometheus/", "go.opentelemetry.io/"}},
-	"internal/archive":     {inside: []string{"internal/capture", "internal/events", "internal/replay"}},
-	"internal/replay":      {inside: []string{"internal/capture", "internal/events"}},
-	"internal/capture":     {inside: []string{"internal/events"}},
-	"internal/token":       {inside: []string{"internal/events"}},
-	"internal/events":      {},
+	"cmd/api":               {inside: []string{"internal/cli", "internal/events", "internal/http", "internal/node", "internal/telemetry", "internal/token"}},
+	"cmd/projector":         {inside: []string{"internal/archive", "internal/capture", "internal/cli", "internal/events", "internal/ledger", "internal/node", "internal/projections", "internal/replay", "internal/telemetry", "internal/token"}},
+	"internal/cli":          {alone: []string{"github.com/alecthomas/kong"}},
+	"internal/node":         {inside: []string{"internal/capture", "internal/events", "internal/ledger", "internal/projections", "internal/replay"}},
+	"internal/http":         {inside: []string{"docs", "internal/capture", "internal/contract", "internal/events", "internal/token"}, alone: []string{"github.com/labstack/echo"}},
+	"internal/projections":  {inside: []string{"internal/capture", "internal/events"}, alone: []string{"github.com/mattn/go-sqlite3"}},
+	"internal/ledger":       {inside: []string{"internal/events"}, alone: []string{"github.com/nats-io/"}},
+	"internal/telemetry":    {inside: []string{"internal/events", "internal/node"}, alone: []string{"github.com/prometheus/", "go.opentelemetry.io/"}},
+	"internal/archive":      {inside: []string{"internal/capture", "internal/events", "internal/replay"}},
+	"internal/replay":       {inside: []string{"internal/capture", "internal/events"}},
+	"internal/capture":      {inside: []string{"internal/events"}},
+	"internal/token":        {inside: []string{"internal/events"}},
+	"internal/events":       {},
+	"internal/contract":     {},
+	"internal/contracttest": {inside: []string{"docs", "internal/contract"}, alone: []string{"github.com/santhosh-tekuri/jsonschema"}},
+	"docs":                  {},
 }
 
 // pure are the packages that import the standard library only.
@@ -51,7 +54,7 @@ type listed struct {
 
 func packages(t *testing.T) (packages []listed) {
 	t.Helper()
-	out, err := exec.Command("go", "list", "-json=ImportPath,Name,Imports", "./cmd/...", "./internal/...").Output()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Name,Imports", "./cmd/...", "./docs", "./internal/...").Output()
 	if err != nil {
 		t.Fatal(err)
 	}

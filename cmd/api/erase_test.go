@@ -131,6 +131,9 @@ func TestAnErasedAccountIsGoneFromTheAPIAndFromEveryFile(t *testing.T) {
 	anna.capture(t, jobURL(1)).wantsProblem(t, http.StatusUnauthorized, "token_unknown")
 	s.wantsGone(t, secrets)
 	ops.erase(t, "anna").wantsSame(t, erased)
+	s.operator(t, "account", "open", "carl")
+	s.settle(t)
+	ops.erase(t, "carl", "Prefer: respond-async").wants(t, http.StatusAccepted)
 
 	t.Log("an account of the same name is another: it has nothing of the first")
 	again := s.accounts(t, 100, "anna")[0]

@@ -31,6 +31,9 @@ func examplesOf(anna victim) map[string]example {
 		"GET /livez":  {public: true},
 		"GET /readyz": {public: true},
 
+		"GET /openapi.yaml": {public: true},
+		"GET /docs":         {public: true},
+
 		"GET /api/jobs/quota":                {},
 		"GET /api/jobs/quota/history":        {},
 		"GET /api/jobs/quota/history/:month": {own: map[string]string{"month": "2026-11"}},

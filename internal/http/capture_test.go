@@ -130,8 +130,8 @@ func TestRefusalsThatTheLedgerMayGive(t *testing.T) {
 		"something_new":             codeRequestRefused,
 	} {
 		n := newNode(t)
-		n.Await = func(context.Context, events.Position) (events.Decision, error) {
-			return events.Decision{Account: "anna", RequestID: "key", Body: &events.RequestRefused{Kind: "job_capture", Reason: reason, Detail: "why"}}, nil
+		n.Await = func(_ context.Context, p events.Position) (events.Decision, error) {
+			return events.Decision{Position: p, Account: "anna", RequestID: "key", Body: &events.RequestRefused{Kind: "job_capture", Reason: reason, Detail: "why"}}, nil
 		}
 		n.send(t, "POST", "/api/jobs", gopher, "Idempotency-Key: key").wantsProblem(t, want)
 	}

@@ -134,13 +134,16 @@ func (a *api) month(c echo.Context, month events.Month) (m capture.AccountMonth,
 	return m, nil
 }
 
-// writeTagged writes JSON with a strong ETag, which is made of the whole body, or says that the client has it already.
-func writeTagged(c echo.Context, body []byte) error {
+// writeTagged writes JSON as writeTaggedAs does.
+func writeTagged(c echo.Context, body []byte) error { return writeTaggedAs(c, jsonContentType, body) }
+
+// writeTaggedAs writes a body with a strong ETag, which is made of all of it, or says that the client has it already.
+func writeTaggedAs(c echo.Context, contentType string, body []byte) error {
 	const enough = 32
 	etag := `"` + events.Hash(body).String()[:enough] + `"`
 	c.Response().Header().Set("Etag", etag)
 	if matchesETag(c.Request().Header["If-None-Match"], etag) {
 		return c.NoContent(nethttp.StatusNotModified)
 	}
-	return c.Blob(nethttp.StatusOK, jsonContentType, body)
+	return c.Blob(nethttp.StatusOK, contentType, body)
 }

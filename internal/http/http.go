@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	nethttp "net/http"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -129,14 +130,14 @@ func NewServer(cfg Config) *nethttp.Server {
 // NewHandler returns the API: every route, and a problem for whatever is no route.
 func NewHandler(cfg Config) nethttp.Handler {
 	cfg = cfg.withDefaults()
-	a := &api{backend: cfg.Backend, now: cfg.Now, log: cfg.Log, observer: cfg.Observer, replays: make(chan struct{}, maxReplays)}
+	a := &api{backend: cfg.Backend, now: cfg.Now, log: cfg.Log, observer: cfg.Observer, replays: make(chan struct{}, maxReplays), page: sync.OnceValues(makePage)}
 	a.limits = newLimiter(cfg)
 	e := echo.New()
 	e.HideBanner, e.HidePort = true, true
 	e.IPExtractor = echo.ExtractIPDirect()
 	e.HTTPErrorHandler = a.handleError
 	e.Use(a.edge, crossOrigin)
-	e.Use(a.limits.limited, tokenFree)
+	e.Use(a.limits.limited, tokenFree, exact(e))
 	a.route(e)
 	return e
 }
@@ -162,6 +163,7 @@ type api struct {
 	observer Observer
 	replays  chan struct{} // holds one for each replay under way
 	limits   *limiter
+	page     func() (contractPage, error)
 }
 
 func (a *api) route(e *echo.Echo) {
@@ -187,4 +189,6 @@ func (a *api) route(e *echo.Echo) {
 	e.DELETE("/api/admin/accounts/:"+accountParam, a.folding(a.administered(a.deleteAccount)))
 	get("/livez", a.getLive)
 	get("/readyz", a.getReady)
+	get(contractPath, a.getContract)
+	get(docsPath, a.getDocs)
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"jobtally/internal/capture"
+	"jobtally/internal/contracttest"
 	"jobtally/internal/events"
 	"jobtally/internal/token"
 )
@@ -256,6 +257,9 @@ func (n *node) send(t *testing.T, method, path, body string, headers ...string) 
 	if err != nil {
 		t.Fatal(err)
 	}
+	wantsByContract(t, &contracttest.Exchange{
+		Request: r, RequestBody: []byte(body), Status: answered.StatusCode, Header: answered.Header, Body: text,
+	})
 	return exchange{answered, string(text)}
 }
 

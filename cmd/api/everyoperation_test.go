@@ -1,0 +1,80 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"jobtally/internal/contract"
+	"jobtally/internal/contracttest"
+)
+
+// example sends the request that the contract gives as the example of an operation, with headers as call takes them.
+func (c client) example(t *testing.T, o *contract.Operation, headers ...string) reply {
+	t.Helper()
+	g, query, path := generator{}, url.Values{}, o.Path
+	for _, p := range o.Parameters {
+		switch value, _ := g.example(p.Schema).(string); {
+		case p.In == "path":
+			path = strings.ReplaceAll(path, "{"+p.Name+"}", value)
+		case p.In == "query" && p.Required:
+			query.Set(p.Name, "https://jobs.example.com/openings/1")
+		}
+	}
+	if len(query) > 0 {
+		path += "?" + query.Encode()
+	}
+	var body io.Reader
+	if len(o.Body) > 0 {
+		body = bytes.NewReader(o.Body[0].Schema.Example())
+		headers = append([]string{"Content-Type: " + o.Body[0].Type}, headers...)
+	}
+	r, err := c.call(o.Method, path, body, headers...)
+	if err != nil {
+		t.Error(err)
+	}
+	return r
+}
+
+// TestEveryOperationWantsATokenThatMayDoIt asks for every operation without a token, with one that may not, and for a
+// position that is none; and for those that need none with a token where logs would keep it.
+func TestEveryOperationWantsATokenThatMayDoIt(t *testing.T) {
+	t.Parallel()
+	s := start(t, t.TempDir(), midNovember)
+	ops := s.admin(t)
+	s.settle(t)
+	for _, o := range theContract().Operations {
+		if o.Open {
+			s.get(t, o.Path+"?token="+s.token, "Authorization:").wantsProblem(t, http.StatusBadRequest, "invalid_request")
+		}
+		if o.Open || slices.Contains(contracttest.NotServed, o.ID) {
+			continue
+		}
+		t.Run(o.ID, func(t *testing.T) {
+			s.example(t, o, "Authorization:").wantsProblem(t, http.StatusUnauthorized, "token_missing")
+			s.example(t, o, "Authorization: Bearer "+unknownToken).wantsProblem(t, http.StatusUnauthorized, "token_unknown")
+			if slices.Contains(o.Scopes, "admin") {
+				s.example(t, o).wantsProblem(t, http.StatusForbidden, "scope_missing")
+			}
+			if slices.ContainsFunc(o.Parameters, func(p contract.Parameter) bool { return p.Name == "Ledger-Position" }) {
+				ops.example(t, o, "Ledger-Position: seven").wantsProblem(t, http.StatusBadRequest, "invalid_position")
+			}
+		})
+	}
+}
+
+func TestTheDocumentsAreServedToEverybody(t *testing.T) {
+	t.Parallel()
+	s := start(t, t.TempDir(), midNovember)
+	for path, says := range map[string]string{"/openapi.yaml": "openapi: 3.1.0", "/docs": "<h1>jobtally</h1>"} {
+		first := s.get(t, path, "Authorization:").wants(t, http.StatusOK)
+		if !strings.Contains(first.body, says) {
+			t.Errorf("%s: %.300s", path, first.body)
+		}
+		s.get(t, path, "Authorization:", "If-None-Match: "+first.header.Get("ETag")).wants(t, http.StatusNotModified)
+	}
+}

@@ -1,0 +1,76 @@
+package http
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"jobtally/internal/contracttest"
+)
+
+// theContract is what the tests of this package are held to.
+var theContract = sync.OnceValues(contracttest.New)
+
+func wantsByContract(t *testing.T, x *contracttest.Exchange) {
+	t.Helper()
+	c, err := theContract()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Check(x); err != nil {
+		t.Errorf("not by the contract: %v", err)
+	}
+}
+
+// codesToCome are codes of the contract that belong to operations to come. It is to be empty.
+var codesToCome = []string{
+	"invalid_etag", "token_expired", "token_not_found", "account_exists", "version_conflict",
+}
+
+func TestTheContractHasEveryProblem(t *testing.T) {
+	c, err := theContract()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said []string
+	for _, s := range c.Schemas {
+		if !strings.HasPrefix(s.Name, "Problem") || s.Name == "Problem" {
+			continue
+		}
+		fixed := map[string]any{}
+		for _, p := range s.Properties() {
+			if len(p.Schema.Enum) == 1 {
+				fixed[p.Name] = p.Schema.Enum[0]
+			}
+		}
+		name, _ := fixed["code"].(string)
+		said = append(said, name)
+		k, known := kinds[code(name)]
+		if !known && !slices.Contains(codesToCome, name) {
+			t.Errorf("code %s of the contract is none", name)
+		} else if known && (fixed["status"] != k.status || fixed["title"] != k.title || fixed["type"] != typePrefix+name) {
+			t.Errorf("%s is %v in the contract, and %+v", name, fixed, k)
+		}
+	}
+	for name := range kinds {
+		if !slices.Contains(said, string(name)) {
+			t.Errorf("code %s is not in the contract", name)
+		}
+	}
+}
+
+func TestTheContractIsServed(t *testing.T) {
+	n := newNode(t)
+	for path, media := range map[string]string{contractPath: "application/yaml", docsPath: "text/html; charset=utf-8"} {
+		x := n.send(t, "GET", path, "", "Authorization: none")
+		x.wantsHeader(t, "Content-Type: "+media, "Cache-Control: no-cache")
+		if x.StatusCode != 200 || !strings.Contains(x.body, "Counts the jobs that people capture") {
+			t.Errorf("%s: %d %.200s", path, x.StatusCode, x.body)
+		}
+		n.send(t, "GET", path, "", "If-None-Match: "+x.Header.Get("ETag")).wants(t, 304, "")
+		if x := n.send(t, "HEAD", path, ""); x.StatusCode != 200 {
+			t.Errorf("HEAD %s: %d", path, x.StatusCode)
+		}
+	}
+}
