@@ -21,6 +21,7 @@ import (
 const (
 	demoAccount = "demo"
 	demoPlan    = "free"
+	demoToken   = "first start" // its name
 )
 
 func tokenFile(data string) string { return filepath.Join(data, "token") }
@@ -50,7 +51,7 @@ func (d demo) ensure(ctx context.Context, stdout io.Writer, curl string) error {
 	}
 	for _, body := range []events.RequestBody{
 		&events.AccountOpenRequested{Plan: demoPlan, Limit: limit},
-		&events.TokenIssueRequested{TokenID: t.ID(), SecretHash: t.Hash()},
+		&events.TokenIssueRequested{TokenID: t.ID(), SecretHash: t.Hash(), TokenTerms: events.TokenTerms{Name: demoToken, LastFour: t.LastFour()}},
 	} {
 		if err := d.ask(ctx, body); err != nil {
 			return err

@@ -96,7 +96,7 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer, now fun
 	}
 	log.Info("listening", "addr", listener.Addr().String(), "data", f.Data, "tls", proof != nil)
 	cfg := f.limit(http.Config{
-		Backend: backend(n, watching), Now: now, Log: log, Observer: http.Observer{Began: watching.Began(), Answered: watching.Answered()},
+		Backend: backend(n, watching), Plans: f.Plans, Now: now, Log: log, Observer: http.Observer{Began: watching.Began(), Answered: watching.Answered()},
 	})
 	return answer(ctx, http.LimitConnections(listener, cfg), http.NewServer(cfg), proof, log)
 }
@@ -169,6 +169,8 @@ func backend(n *node.Node, watching *telemetry.Telemetry) http.Backend {
 		TokensOf:   n.Projection.TokensOf,
 		Job:        n.Projection.Job,
 		Tokens:     n.Projection.Tokens,
+		NoteUse:    n.NoteUse,
+		LastUsed:   n.LastUsed,
 		Folded:     n.Projection.Folded,
 		CaughtUp:   n.CaughtUp,
 		Outdated:   n.Projection.Outdated,

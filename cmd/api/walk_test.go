@@ -27,6 +27,8 @@ type example struct {
 // examplesOf has every route but those of HEAD, which are called as GET is. A new route needs an entry here: who may call it,
 // and what in its path is somebody's?
 func examplesOf(anna victim) map[string]example {
+	account, nobody := map[string]string{"account": "anna"}, map[string]string{"account": "nobody"}
+	token, noToken := map[string]string{"account": "anna", "token": anna.token[3:15]}, map[string]string{"account": "nobody", "token": "000000000000"}
 	return map[string]example{
 		"GET /livez":  {public: true},
 		"GET /readyz": {public: true},
@@ -53,9 +55,16 @@ func examplesOf(anna victim) map[string]example {
 		"DELETE /api/jobs/:id": {
 			theirs: map[string]string{"id": anna.job}, nobody: map[string]string{"id": "job_aaaaaaaaaaaaaaaaaaaaaaaa"},
 		},
-		"DELETE /api/admin/accounts/:account": {
-			admin: true, theirs: map[string]string{"account": "anna"}, nobody: map[string]string{"account": "nobody"},
-		},
+		"GET /api/account":         {},
+		"GET /api/admin/accounts":  {admin: true},
+		"POST /api/admin/accounts": {admin: true, body: `{"account":"anna"}`},
+
+		"GET /api/admin/accounts/:account":                  {admin: true, theirs: account, nobody: nobody},
+		"DELETE /api/admin/accounts/:account":               {admin: true, theirs: account, nobody: nobody},
+		"PUT /api/admin/accounts/:account/plan":             {admin: true, theirs: account, nobody: nobody, body: `{"limit":1}`},
+		"GET /api/admin/accounts/:account/tokens":           {admin: true, theirs: account, nobody: nobody},
+		"POST /api/admin/accounts/:account/tokens":          {admin: true, theirs: account, nobody: nobody, body: `{}`},
+		"DELETE /api/admin/accounts/:account/tokens/:token": {admin: true, theirs: token, nobody: noToken},
 	}
 }
 

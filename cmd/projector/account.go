@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 
 	"jobtally/internal/capture"
 	"jobtally/internal/cli"
 	"jobtally/internal/events"
+	"jobtally/internal/token"
 )
 
 // planFlags say what an account may capture: a plan of the catalogue, or a limit of its own.
@@ -19,6 +21,26 @@ type planFlags struct {
 	Limit *int64    `placeholder:"N" help:"Captures a month, -1 for unlimited, instead of a plan."`
 	Plans cli.Plans `default:"free=50,pro=500,premium=-1,enterprise=-1" placeholder:"NAME=LIMIT,..." help:"The catalogue (default: ${default})."`
 }
+
+// reasonFlag says why an operator does something.
+type reasonFlag struct {
+	Reason string `placeholder:"TEXT" help:"Why, for whoever reads the ledger later."`
+}
+
+// byOperator is who asks for whatever is asked for with this tool.
+const byOperator = "operator"
+
+// Validate refuses what everybody could read in the ledger, or nobody would.
+func (f reasonFlag) Validate() error {
+	if utf8.RuneCountInString(f.Reason) > maxReason || token.Within(f.Reason) {
+		return fmt.Errorf("--reason has at most %d characters, and no token", maxReason)
+	}
+	return nil
+}
+
+const maxReason = 500 // characters, as over HTTP
+
+func (f reasonFlag) who() events.Who { return events.Who{By: byOperator, Reason: f.Reason} }
 
 // customPlan is the plan of an account that was given a limit instead.
 const customPlan = "custom"
@@ -52,6 +74,7 @@ func (a access) ask(s *session, account string, body events.RequestBody) (d even
 type accountOpenCmd struct {
 	Name string `arg:"" help:"Name of the account: 1 to 64 of a-z, 0-9, _ and -."`
 	planFlags
+	reasonFlag
 	access
 }
 
@@ -64,7 +87,7 @@ func (c *accountOpenCmd) Run(s *session) error {
 	if err != nil {
 		return err
 	}
-	d, err := c.ask(s, c.Name, &events.AccountOpenRequested{Plan: plan, Limit: limit})
+	d, err := c.ask(s, c.Name, &events.AccountOpenRequested{Plan: plan, Limit: limit, Who: c.who()})
 	if err != nil {
 		return err
 	}
@@ -75,6 +98,7 @@ func (c *accountOpenCmd) Run(s *session) error {
 type accountPlanCmd struct {
 	Name string `arg:"" help:"Name of the account."`
 	planFlags
+	reasonFlag
 	access
 }
 
@@ -84,7 +108,7 @@ func (c *accountPlanCmd) Run(s *session) error {
 	if err != nil {
 		return err
 	}
-	d, err := c.ask(s, c.Name, &events.PlanChangeRequested{Plan: plan, Limit: limit})
+	d, err := c.ask(s, c.Name, &events.PlanChangeRequested{Plan: plan, Limit: limit, Who: c.who()})
 	if err != nil {
 		return err
 	}

@@ -28,6 +28,8 @@ type answer struct {
 	Used      int64
 	Limit     int64
 	Remaining int64
+	Token     any // of an issue its text
+	ID        string
 }
 
 func (c client) call(ctx context.Context, method, path, key, body string) (status int, a answer, err error) {
@@ -143,6 +145,57 @@ func TestEachProcessRestarts(t *testing.T) {
 	converge(t, nats, a, b)
 	decider.interrupt(t)
 	api.interrupt(t)
+}
+
+// TestAdministrationReachesEveryNode asks one api of two, and sees the other follow: nothing is told from node to node.
+func TestAdministrationReachesEveryNode(t *testing.T) {
+	nats, data := natsServer(t), t.TempDir()
+	mustOperate(t, "init", "--nats", nats, "--partitions", "4")
+	_, one := service(t, "--nats", nats, "--data", t.TempDir(), "--plans", "small=1,large=2")
+	_, other := service(t, "--nats", nats, "--data", data)
+	projector(t, nats, t.TempDir())
+	mustOperate(t, "account", "open", "ops", "--nats", nats)
+	ops := client{base: one, token: strings.TrimSpace(mustOperate(t, "token", "issue", "--account", "ops", "--scope", "admin", "--nats", nats))}
+	ctx := within(t)
+	ask := func(method, path, body string, status int) answer {
+		t.Helper()
+		got, a, err := ops.call(ctx, method, "/api/admin/accounts"+path, "unused", body)
+		if err != nil || got != status {
+			t.Fatalf("%s %s: %d, %v", method, path, got, err)
+		}
+		return a
+	}
+	if _, err := ops.until(ctx, "GET", "/api/account", "", "", http.StatusOK); err != nil {
+		t.Fatal(err)
+	}
+	ask("POST", "", `{"account":"acme","plan":"small"}`, http.StatusCreated)
+	issued := ask("POST", "/acme/tokens", `{"name":"laptop"}`, http.StatusCreated)
+
+	t.Log("where it was issued the token works at once, and elsewhere soon")
+	here := client{base: one, token: issued.Token.(string)}
+	there := client{base: other, token: here.token}
+	if status, _, err := here.call(ctx, "GET", "/api/account", "", ""); status != http.StatusOK {
+		t.Fatalf("status %d, %v", status, err)
+	}
+	there.mustHaveUsed(t, 0)
+	there.mustCapture(t, "1")
+	if status, _, err := there.call(ctx, "POST", "/api/jobs", "2", posting("2")); status != http.StatusForbidden {
+		t.Fatalf("status %d, %v", status, err)
+	}
+	ask("PUT", "/acme/plan", `{"plan":"large"}`, http.StatusOK)
+	there.mustCapture(t, "3") // decided under the new plan, whatever this node has folded
+
+	ask("DELETE", "/acme/tokens/"+issued.ID, "", http.StatusOK)
+	if status, _, err := here.call(ctx, "GET", "/api/account", "", ""); status != http.StatusUnauthorized {
+		t.Fatalf("status %d, %v", status, err)
+	}
+	if _, err := there.until(ctx, "GET", "/api/account", "", "", http.StatusUnauthorized); err != nil {
+		t.Fatal(err)
+	}
+	listed := mustOperate(t, "token", "list", "--account", "acme", "--nats", nats, "--json")
+	if !strings.Contains(listed, `"name":"laptop","scopes":[],`) || !strings.Contains(listed, `"status":"revoked"`) || strings.Contains(listed, here.token[16:]) {
+		t.Errorf("listed: %s", listed)
+	}
 }
 
 // TestProjectorKilledUnderLoad ends the deciding one of two projectors with SIGKILL.

@@ -28,10 +28,13 @@ type flags struct {
 	} `cmd:"" help:"Exported months."`
 	Account struct {
 		Open accountOpenCmd `cmd:"" help:"Open an account."`
+		List accountListCmd `cmd:"" help:"Print all accounts that are open, by name, from the decisions in the ledger."`
+		Show accountShowCmd `cmd:"" help:"Print an account: its plan and who set it, its quota of the month, its tokens. It is added up from the decisions in the ledger."`
 		Plan accountPlanCmd `cmd:"" help:"Put an account on another plan, at once."`
 	} `cmd:"" help:"Accounts and their plans."`
 	Token struct {
 		Issue  tokenIssueCmd  `cmd:"" help:"Issue a token, and print it: it is shown this once."`
+		List   tokenListCmd   `cmd:"" help:"Print the tokens of an account, never their secrets, from the decisions in the ledger."`
 		Revoke tokenRevokeCmd `cmd:"" help:"Revoke a token."`
 	} `cmd:"" help:"Bearer tokens."`
 	cli.Logging
@@ -66,6 +69,11 @@ type access struct {
 
 func (a access) dial(s *session) (*node.Operator, error) {
 	return node.Dial(s.ctx, node.Config{NATS: a.NATS, Dir: a.dir(), Log: s.log})
+}
+
+// inspect opens the ledger to look only.
+func (a access) inspect(s *session) (*node.Operator, error) {
+	return node.Inspect(s.ctx, node.Config{NATS: a.NATS, Dir: a.dir(), Log: s.log})
 }
 
 // dir returns the data directory that is meant, or nothing when only a server is.

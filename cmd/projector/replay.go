@@ -11,7 +11,6 @@ import (
 	"jobtally/internal/cli"
 	"jobtally/internal/events"
 	"jobtally/internal/ledger"
-	"jobtally/internal/node"
 	"jobtally/internal/replay"
 )
 
@@ -36,7 +35,7 @@ func (c *replayCmd) Run(s *session) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, out.discard()) }()
-	o, err := node.Inspect(s.ctx, node.Config{NATS: c.NATS, Dir: c.dir(), Log: s.log})
+	o, err := c.inspect(s)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -15,7 +16,7 @@ import (
 type facts struct {
 	asked, outcome string
 	count          *events.Count // that the decision left, where it is about one
-	job            events.Job    // that was asked for; empty where none was
+	job            events.Job    // that was asked for, or that an update left; empty where there is none
 	jobID          string
 	reason         string
 	detail         string
@@ -41,6 +42,10 @@ func factsOf(p *replay.Pair) facts {
 		f.count, f.reason, f.detail = &b.Count, b.Reason, "again from "+b.ResetDate
 	case *events.JobCaptureRepeated:
 		f.detail = "asked first at " + b.First.String()
+	case *events.JobUpdated:
+		f.job, f.jobID, f.detail = b.Job, b.JobID, fmt.Sprintf("version %d: %s", b.Version, cmp.Or(strings.Join(b.Changed, ", "), "nothing changed"))
+	case *events.JobDeleted:
+		f.jobID, f.detail = b.JobID, "job "+b.JobID
 	case *events.RequestRefused:
 		f.reason, f.detail = b.Reason, b.Detail
 	default:
@@ -53,13 +58,13 @@ func factsOf(p *replay.Pair) facts {
 func detailOf(body events.DecisionBody) string {
 	switch b := body.(type) {
 	case *events.AccountOpened:
-		return fmt.Sprintf("plan %s: %s", b.Plan, captures(b.Limit))
+		return fmt.Sprintf("plan %s: %s", b.Plan, captures(b.Limit)) + askedBy(b.Who)
 	case *events.PlanChanged:
-		return fmt.Sprintf("plan %s: %s, before %s: %s", b.Plan, captures(b.Limit), b.PreviousPlan, captures(b.PreviousLimit))
+		return fmt.Sprintf("plan %s: %s, before %s: %s", b.Plan, captures(b.Limit), b.PreviousPlan, captures(b.PreviousLimit)) + askedBy(b.Who)
 	case *events.TokenIssued:
-		return strings.TrimSpace("token " + b.TokenID + " " + strings.Join(b.Scopes, " "))
+		return strings.TrimSpace("token "+b.TokenID+" "+strings.Join(b.Scopes, " ")) + askedBy(b.Who)
 	case *events.TokenRevoked:
-		return "token " + b.TokenID
+		return "token " + b.TokenID + askedBy(b.Who)
 	case *events.MonthArchived:
 		return fmt.Sprintf("%s of %s: %d captured, %d duplicated, %d rejected, %d repeated", count(b.Requests, "request"),
 			count(b.Accounts, "account"), b.Captured, b.Duplicated, b.Rejected, b.Repeated)
@@ -67,6 +72,17 @@ func detailOf(body events.DecisionBody) string {
 		return count(b.Requests, "request") + " removed"
 	}
 	return ""
+}
+
+// askedBy says who asked, and why, behind something else. Like all facts it is as it was written.
+func askedBy(who events.Who) (text string) {
+	if who.By != "" {
+		text = ", by " + who.By
+	}
+	if who.Reason != "" {
+		text += ": " + who.Reason
+	}
+	return text
 }
 
 // usage writes the count for people.

@@ -198,6 +198,9 @@ var (
 	counted  = regexp.MustCompile(`(counts: )\d{4}-\d\d`)
 	logTime  = regexp.MustCompile(`time=\S+`)
 	packed   = regexp.MustCompile(`\d+ bytes|"bytes":\d+`) // as many as compression leaves
+	instant  = regexp.MustCompile(`\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ`)
+	reset    = regexp.MustCompile(`(again on |"reset_date":")20\d\d-\d\d-\d\d`)
+	lastFour = regexp.MustCompile(`(jt_[0-9A-Za-z]{12}  |"last_four":")[0-9A-Za-z]{4}`)
 	address  = regexp.MustCompile(`127\.0\.0\.1:\d{4,}`)
 )
 
@@ -218,6 +221,14 @@ func (s *terminal) print(output string) {
 	output = seconds.ReplaceAllString(output, "$1<seconds>")
 	output = counted.ReplaceAllString(output, "$1<month>")
 	output = logTime.ReplaceAllString(output, "time=<time>")
+	output = instant.ReplaceAllStringFunc(output, func(text string) string {
+		if at, err := time.Parse(time.RFC3339, text); err == nil && time.Since(at).Abs() < time.Hour {
+			return "<now>"
+		}
+		return text
+	})
+	output = reset.ReplaceAllString(output, "$1<day>")
+	output = lastFour.ReplaceAllString(output, "$1<four>")
 	names := []string{s.dir, "$DIR"}
 	if s.nats != "" {
 		names = append(names, s.nats, "$NATS")

@@ -69,6 +69,12 @@ func OpeningsSubject(account string, partition int) string {
 	return subject(requestsSubject, partition, account, kindAccountOpen)
 }
 
+// AccountSubject returns the subject of the decisions on an account, its plan and its tokens; of those on all accounts of
+// the partition where it is *.
+func AccountSubject(account string, partition int) string {
+	return subject(accountsSubject, partition, account, "*")
+}
+
 // ErasuresSubject returns the subject of the erasures in a partition.
 func ErasuresSubject(partition int) string {
 	return subject(accountsSubject, partition, "*", outcomeErased)

@@ -84,25 +84,14 @@ func (a *api) erased(c echo.Context, id string) (*events.Decision, error) {
 }
 
 func (a *api) erase(c echo.Context, request *events.Request) error {
-	position, err := a.backend.Append(c.Request().Context(), request)
-	if err != nil {
-		return a.appendFailed(c, err)
-	}
-	recorded(c, position)
-	prefer := parsePrefer(c.Request().Header["Prefer"])
-	decision, folded, err := a.decision(c, position, prefer.patience(captureWait))
+	done, err := a.record(c, request)
 	if err != nil {
 		return err
 	}
-	prefer.apply(c.Response().Header(), !folded)
-	if !folded {
-		return writePending(c, nethttp.StatusAccepted, position)
+	if done.decision == nil {
+		return done.pending(c)
 	}
-	if decision.Account != request.Account || decision.RequestID != request.ID {
-		return a.appendFailed(c, fmt.Errorf("%w: decision %s is on another request", events.ErrUnknownOutcome, position))
-	}
-	a.tellPosition(c)
-	return writeErased(c, &decision)
+	return writeErased(c, done.decision)
 }
 
 func writeErased(c echo.Context, d *events.Decision) error {

@@ -83,12 +83,12 @@ func TestDeleteAccountIsForAdministrators(t *testing.T) {
 	}
 	n.send(t, "DELETE", annasAccount, "", asBob, `Idempotency-Key: "`).wantsProblem(t, codeInvalidIdempotencyKey)
 	n.send(t, "DELETE", annasAccount, "", asBob, "Ledger-Position: 1-1").wantsProblem(t, codeInvalidPosition)
-	n.send(t, "GET", annasAccount, "", asBob).wantsProblem(t, codeMethodNotAllowed)
+	n.send(t, "PATCH", annasAccount, "", asBob).wantsProblem(t, codeMethodNotAllowed)
 	if len(n.requests) != 5 {
 		t.Errorf("something was appended: %d requests", len(n.requests))
 	}
 	x := n.send(t, "OPTIONS", annasAccount, "", "Origin: https://a.example", "Access-Control-Request-Method: DELETE", "Authorization: ")
-	x.wantsHeader(t, "Access-Control-Allow-Methods: OPTIONS, DELETE")
+	x.wantsHeader(t, "Access-Control-Allow-Methods: OPTIONS, DELETE, GET, HEAD")
 }
 
 func TestDeleteAccountThatIsPending(t *testing.T) {

@@ -26,14 +26,21 @@ func (a *api) authenticated(scope string, handler echo.HandlerFunc) echo.Handler
 
 // administered calls handler likewise, for a token of scope admin. Positions are those of the account that the path names.
 func (a *api) administered(handler echo.HandlerFunc) echo.HandlerFunc {
-	return a.identified(func(c echo.Context, held capture.Token) error {
-		if !held.Has(events.ScopeAdmin) {
-			return scopeMissing(events.ScopeAdmin)
-		}
+	return a.administrator(func(c echo.Context) error {
 		if err := events.ValidAccount(c.Param(accountParam)); err != nil {
 			return newProblem(codeAccountUnknown, err.Error())
 		}
 		return a.reached(c, c.Param(accountParam), handler)
+	})
+}
+
+// administrator calls handler on a node that has caught up, for a token of scope admin.
+func (a *api) administrator(handler echo.HandlerFunc) echo.HandlerFunc {
+	return a.identified(func(c echo.Context, held capture.Token) error {
+		if !held.Has(events.ScopeAdmin) {
+			return scopeMissing(events.ScopeAdmin)
+		}
+		return handler(c)
 	})
 }
 
@@ -50,7 +57,9 @@ func (a *api) identified(next func(echo.Context, capture.Token) error) echo.Hand
 		if err != nil {
 			return err
 		}
-		callOf(c).account = held.Account
+		k := callOf(c)
+		k.account, k.token = held.Account, held
+		a.backend.NoteUse(held.ID, k.now)
 		return a.limits.admitted(c, held, next)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"jobtally/internal/capture"
 	"jobtally/internal/events"
 	"jobtally/internal/token"
 )
@@ -21,9 +22,10 @@ type call struct {
 
 	address netip.Addr // where it comes from
 
-	// Set once it is known: whose call it is, and the partition of the account that it is about, which is the caller's own
+	// Set once it is known: whose call it is, by which token, and the partition of the account that it is about, which is the caller's own
 	// but for an administrator's call.
 	account   string
+	token     capture.Token
 	partition int
 
 	position events.Position // of the request that it recorded, or asks about; zero for any other call

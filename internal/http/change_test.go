@@ -126,8 +126,9 @@ func TestIfMatch(t *testing.T) {
 	} {
 		t.Run(tt.ifMatch, func(t *testing.T) {
 			appended := len(n.requests)
+			whole := n.jobs[strings.TrimPrefix(path, "/api/jobs/")].Job
 			n.state.Accounts["anna"].Tracked[strings.TrimPrefix(path, "/api/jobs/")] = capture.TrackedJob{
-				Version: 3, CanonicalURL: "https://jobs.example.com/1", Content: &events.Job{Title: "Gopher"},
+				Version: 3, CanonicalURL: "https://jobs.example.com/1", Content: &whole,
 			}
 			job := n.jobs[strings.TrimPrefix(path, "/api/jobs/")]
 			job.Version = 3

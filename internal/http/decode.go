@@ -1,12 +1,9 @@
 package http
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"slices"
 	"unicode/utf8"
 
 	"jobtally/internal/capture"
@@ -16,14 +13,13 @@ import (
 // maxFieldErrors is how many field errors one answer lists.
 const maxFieldErrors = 20
 
-// decodeJob reads the body of a capture, and is stricter than encoding/json, which takes names in any case, duplicate
-// names, trailing data and text that is not Unicode. The job has its defaults and is within its bounds. The error is
-// a problem that lists what is wrong with the fields.
+// decodeJob reads the body of a capture. The job has its defaults and is within its bounds. The error is a problem that
+// lists what is wrong with the fields.
 func decodeJob(body []byte) (job events.Job, canonicalURL string, err error) {
-	d := newJobDecoder()
+	d := newJobDecoder(jobFields)
 	if !utf8.Valid(body) || !d.usual(body) {
-		d = newJobDecoder()
-		if err := d.whole(body); err != nil {
+		d = newJobDecoder(jobFields)
+		if err := d.read(body, d.field); err != nil {
 			return job, "", err
 		}
 	}
@@ -45,32 +41,20 @@ func invalidFields(errors []fieldError) *problem {
 	return p
 }
 
-// jobDecoder reads one job. It goes on after an error in a field, so that a client hears of all at once.
+// jobDecoder reads one job, or some fields of one.
 type jobDecoder struct {
+	object
+	fields []field
 	job    events.Job
-	sent   []bool // which of jobFields were there
-	errors []fieldError
-
-	noun  string   // what the object is to the client
-	names []string // of the members that there may be
-	// other takes a member before it is taken for a field of a job, and says whether it did. nil takes none.
-	other func(name string, raw json.RawMessage) bool
 }
 
-func newJobDecoder() *jobDecoder {
-	return &jobDecoder{sent: make([]bool, len(jobFields)), noun: "body", names: jobFieldNames}
-}
-
-// whole reads the whole body: one JSON object. Its error ends the reading.
-func (d *jobDecoder) whole(body []byte) error {
-	if !utf8.Valid(body) {
-		return newProblem(codeInvalidRequest, "the "+d.noun+" is not UTF-8")
-	}
-	return d.object(json.NewDecoder(bytes.NewReader(body)))
+// newJobDecoder returns a decoder of fields of a job, besides which there may be others.
+func newJobDecoder(fields []field, others ...string) *jobDecoder {
+	return &jobDecoder{object: newObject("a job", append(namesOf(fields), others...)), fields: fields}
 }
 
 // usual reads a body as clients almost always send it, an object of texts and nulls with nothing wrong in it, and says
-// whether this is one. That takes a fifth of the time that object takes, which can say what is wrong with a body.
+// whether this is one. That takes a fifth of the time that read takes, which can say what is wrong with a body.
 func (d *jobDecoder) usual(body []byte) bool {
 	in := members{rest: body}
 	if !in.take('{') {
@@ -81,7 +65,7 @@ func (d *jobDecoder) usual(body []byte) bool {
 		if !ok {
 			return false
 		}
-		if d.field(name, raw); len(d.errors) > 0 {
+		if d.member(name, raw, d.field); len(d.errors) > 0 {
 			return false
 		}
 		if !in.take(',') {
@@ -90,78 +74,24 @@ func (d *jobDecoder) usual(body []byte) bool {
 	}
 }
 
-// object reads one JSON object and nothing else. Its error ends the reading.
-func (d *jobDecoder) object(in *json.Decoder) error {
-	var raw json.RawMessage
-	start, err := in.Token()
-	switch {
-	case err == io.EOF:
-		return newProblem(codeInvalidRequest, "the "+d.noun+" is empty; send a JSON object")
-	case err != nil:
-		return notJSON(d.noun, err)
-	case start != json.Delim('{'):
-		return newProblem(codeInvalidRequest, "the "+d.noun+" must be a JSON object, not "+nameOf(start))
-	}
-	for in.More() && len(d.errors) < maxFieldErrors {
-		name, err := in.Token()
-		if err == nil {
-			err = in.Decode(&raw)
-		}
-		if err != nil {
-			return notJSON(d.noun, err)
-		}
-		d.field(name.(string), raw)
-	}
-	if len(d.errors) == maxFieldErrors {
-		return invalidFields(d.errors)
-	}
-	if _, err := in.Token(); err != nil {
-		return notJSON(d.noun, err)
-	}
-	if _, err := in.Token(); err != io.EOF {
-		return newProblem(codeInvalidRequest, "something follows the JSON object; send one object and nothing else")
-	}
-	return nil
-}
-
-// field takes one member of the object.
-func (d *jobDecoder) field(name string, raw json.RawMessage) {
-	if d.other != nil && d.other(name, raw) {
-		return
-	}
-	i := slices.IndexFunc(jobFields, func(f field) bool { return f.name == name })
-	switch {
-	case i < 0:
-		d.wrong(name, "is not a field of a job; "+suggestion(name, d.names))
-		return
-	case d.sent[i]:
-		d.wrong(name, "is there more than once")
-		return
-	}
-	d.sent[i] = true
-	f := &jobFields[i]
+// field takes the value of a field.
+func (d *jobDecoder) field(i int, raw json.RawMessage) (wrong string) {
+	f := &d.fields[i]
 	if raw[0] == 'n' && !f.required {
 		*f.at(&d.job) = f.absent
-		return
+		return ""
 	}
-	if raw[0] != '"' {
-		d.wrong(name, "must be a string, not "+nameOfRaw(raw))
-		return
+	text, wrong := textOf(raw)
+	if wrong != "" {
+		return wrong
 	}
-	text, ok := unquoteJSON(raw)
-	if !ok {
-		d.wrong(name, `must not contain half of a surrogate pair, as \ud83d is without \ude00`)
-		return
-	}
-	if wrong := f.set(&d.job, text); wrong != "" {
-		d.wrong(name, wrong)
-	}
+	return f.set(&d.job, text)
 }
 
 // complete gives the fields that were not there their defaults, or an error, and returns the canonical source URL.
 func (d *jobDecoder) complete() (canonicalURL string) {
-	for i := range jobFields {
-		switch f := &jobFields[i]; {
+	for i := range d.fields {
+		switch f := &d.fields[i]; {
 		case d.sent[i]:
 		case f.required:
 			d.wrong(f.name, "is missing")
@@ -177,11 +107,6 @@ func (d *jobDecoder) complete() (canonicalURL string) {
 		d.wrong("source_url", err.Error())
 	}
 	return canonicalURL
-}
-
-// wrong notes an error.
-func (d *jobDecoder) wrong(name, detail string) {
-	d.errors = append(d.errors, fieldError{Field: cut(name), Detail: detail})
 }
 
 // cut returns the beginning of a name that a client made up, which may be of any length.

@@ -39,9 +39,7 @@ var jobFields = []field{
 		absent: events.CapturedVia()[0]},
 }
 
-// jobFieldNames are their names.
-var jobFieldNames = namesOf(jobFields)
-
+// namesOf returns the names of fields.
 func namesOf(fields []field) (names []string) {
 	for i := range fields {
 		names = append(names, fields[i].name)

@@ -45,7 +45,7 @@ type jobForm struct {
 
 const timeLayout = "2006-01-02T15:04:05.000Z"
 
-func formatTime(at time.Time) string { return at.UTC().Format(timeLayout) }
+func formatTime(t time.Time) string { return t.UTC().Format(timeLayout) }
 
 func formOfJob(job capture.StoredJob) *jobForm {
 	return &jobForm{

@@ -70,6 +70,10 @@ type Backend struct {
 	Job func(ctx context.Context, account, id string) (capture.StoredJob, error)
 	// Tokens returns the tokens issued under this id, revoked ones included: almost always none or one.
 	Tokens func(ctx context.Context, tokenID string) ([]capture.Token, error)
+	// NoteUse keeps the day on which a token was used, and LastUsed returns it, such as 2026-11-22: the last that this node
+	// saw, or nothing. Both cost next to nothing.
+	NoteUse  func(tokenID string, at time.Time)
+	LastUsed func(tokenID string) (day string)
 	// Folded returns the sequence up to which this node has folded a partition.
 	Folded func(partition int) uint64
 	// CaughtUp says whether this node has folded what the ledger had when it started. Before, an answer could be older
@@ -85,6 +89,8 @@ type Backend struct {
 // Config is what a handler is made of.
 type Config struct {
 	Backend Backend
+	// Plans is the catalogue: the captures a month of each plan, -1 for unlimited. Default: empty.
+	Plans map[string]int64
 	// Now is the clock, read once for each request. Default: time.Now.
 	Now func() time.Time
 	// Log hears of failures at Error, of answers with a 5xx status other than 503 at Warn, and of all others at Debug.
@@ -130,7 +136,10 @@ func NewServer(cfg Config) *nethttp.Server {
 // NewHandler returns the API: every route, and a problem for whatever is no route.
 func NewHandler(cfg Config) nethttp.Handler {
 	cfg = cfg.withDefaults()
-	a := &api{backend: cfg.Backend, now: cfg.Now, log: cfg.Log, observer: cfg.Observer, replays: make(chan struct{}, maxReplays), page: sync.OnceValues(makePage)}
+	a := &api{
+		backend: cfg.Backend, plans: cfg.Plans, now: cfg.Now, log: cfg.Log, observer: cfg.Observer,
+		replays: make(chan struct{}, maxReplays), page: sync.OnceValues(makePage),
+	}
 	a.limits = newLimiter(cfg)
 	e := echo.New()
 	e.HideBanner, e.HidePort = true, true
@@ -158,6 +167,7 @@ func (cfg Config) withDefaults() Config {
 // api holds what the handlers share. Nothing in it changes after NewHandler but what the limiter remembers.
 type api struct {
 	backend  Backend
+	plans    map[string]int64
 	now      func() time.Time
 	log      *slog.Logger
 	observer Observer
@@ -186,9 +196,22 @@ func (a *api) route(e *echo.Echo) {
 	get("/api/jobs/:id", reading(a.getJob))
 	e.PATCH("/api/jobs/:id", writing(a.patchJob))
 	e.DELETE("/api/jobs/:id", writing(a.deleteJob))
-	e.DELETE("/api/admin/accounts/:"+accountParam, a.folding(a.administered(a.deleteAccount)))
+	get("/api/account", a.authenticated("", a.getOwnAccount))
+	a.routeAdministration(e, get)
 	get("/livez", a.getLive)
 	get("/readyz", a.getReady)
 	get(contractPath, a.getContract)
 	get(docsPath, a.getDocs)
+}
+
+func (a *api) routeAdministration(e *echo.Echo, get func(string, echo.HandlerFunc)) {
+	const account = accountsPath + "/:" + accountParam
+	get(accountsPath, a.administrator(a.getAccounts))
+	e.POST(accountsPath, a.folding(a.administrator(a.postAccount)))
+	get(account, a.administered(a.getAccount))
+	e.DELETE(account, a.folding(a.administered(a.deleteAccount)))
+	e.PUT(account+"/plan", a.folding(a.administered(a.putPlan)))
+	get(account+"/tokens", a.administered(a.getTokens))
+	e.POST(account+"/tokens", a.folding(a.administered(a.postToken)))
+	e.DELETE(account+"/tokens/:"+tokenParam, a.folding(a.administered(a.deleteToken)))
 }

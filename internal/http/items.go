@@ -48,28 +48,21 @@ func linesOf(body []byte) (items [][]byte) {
 // jobsOf returns the elements of the one array that a batch is in JSON: all, or more than a batch may have.
 func jobsOf(body []byte) (items [][]byte, err error) {
 	var jobs json.RawMessage
-	d := newJobDecoder()
-	d.other = func(name string, raw json.RawMessage) bool {
-		switch {
-		case name != "jobs":
-			d.wrong(name, "is not a field of a batch; its field is jobs")
-		case jobs != nil:
-			d.wrong(name, "is there more than once")
-		case raw[0] != '[':
-			d.wrong(name, "must be an array, not "+nameOfRaw(raw))
-		default:
-			jobs = slices.Clone(raw)
+	batch, err := decodeObject(body, "a batch", jsonField{"jobs", func(raw json.RawMessage) string {
+		if raw[0] != '[' {
+			return "must be an array, not " + nameOfRaw(raw)
 		}
-		return true
-	}
-	if err := d.whole(body); err != nil {
+		jobs = slices.Clone(raw)
+		return ""
+	}})
+	if err != nil {
 		return nil, err
 	}
-	if jobs == nil && len(d.errors) == 0 {
-		d.wrong("jobs", "is missing")
+	if !batch.has("jobs") {
+		batch.wrong("jobs", "is missing")
 	}
-	if len(d.errors) > 0 {
-		return nil, invalidFields(d.errors)
+	if err := batch.problem(); err != nil {
+		return nil, err
 	}
 	in := json.NewDecoder(bytes.NewReader(jobs))
 	for in.Token(); in.More() && len(items) <= maxItems; { // it was read once, and is JSON
@@ -87,26 +80,21 @@ func decodeItem(raw []byte) (job events.Job, canonicalURL, key string, err error
 	if len(raw) > maxBodyBytes {
 		return job, "", "", newProblem(codeBodyTooLarge, fmt.Sprintf("a job has at most %d bytes", maxBodyBytes))
 	}
-	d, sent := newJobDecoder(), false
-	d.noun, d.names = "item", itemNames
-	d.other = func(name string, raw json.RawMessage) bool {
-		switch {
-		case name != fieldKey:
-			return false
-		case sent:
-			d.wrong(name, "is there more than once")
-		case raw[0] == '"':
-			key, _ = unquoteJSON(raw)
-			if wrong := checkKey(key); wrong != "" {
-				d.wrong(name, wrong)
-			}
-		case raw[0] != 'n':
-			d.wrong(name, "must be a string, not "+nameOfRaw(raw))
+	d := newJobDecoder(jobFields, fieldKey)
+	d.within = "item"
+	err = d.read(raw, func(i int, raw json.RawMessage) (wrong string) {
+		if i < len(jobFields) {
+			return d.field(i, raw)
 		}
-		sent = true
-		return true
-	}
-	if err := d.whole(raw); err != nil {
+		if raw[0] == 'n' {
+			return ""
+		}
+		if key, wrong = textOf(raw); wrong == "" {
+			wrong = checkKey(key)
+		}
+		return wrong
+	})
+	if err != nil {
 		return job, "", "", err
 	}
 	canonicalURL = d.complete()
@@ -115,5 +103,3 @@ func decodeItem(raw []byte) (job events.Job, canonicalURL, key string, err error
 	}
 	return d.job, canonicalURL, key, nil
 }
-
-var itemNames = append(slices.Clip(jobFieldNames), fieldKey)

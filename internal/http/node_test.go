@@ -36,6 +36,7 @@ type node struct {
 	jobs      map[string]capture.StoredJob
 	hold      bool
 	folded    chan struct{} // closed and replaced whenever something is folded
+	used      map[string]time.Time
 }
 
 // newNode returns a node at which anna may capture two jobs a month and bob without end. It is 10:20:30.456 on
@@ -46,6 +47,7 @@ func newNode(t *testing.T) *node {
 		now:  time.Date(2024, 1, 15, 10, 20, 30, 456_789_000, time.UTC),
 		anna: token.New(), bob: token.New(), gone: token.New(),
 		state: capture.NewState(), jobs: map[string]capture.StoredJob{}, folded: make(chan struct{}),
+		used: map[string]time.Time{},
 	}
 	n.Backend = Backend{
 		Partitions: 1,
@@ -54,6 +56,9 @@ func newNode(t *testing.T) *node {
 		Quota:    n.quota, Job: n.job, Tokens: n.tokens, Erasures: n.erasures,
 		Month: n.month, Months: n.months, Replay: n.replay,
 		Jobs: n.page, Lookup: n.lookup,
+		Account: n.account, Accounts: n.accounts, TokensOf: n.tokensOf,
+		NoteUse:  func(id string, at time.Time) { n.mu.Lock(); defer n.mu.Unlock(); n.used[id] = at },
+		LastUsed: n.lastUsed,
 		Folded:   func(int) uint64 { n.mu.Lock(); defer n.mu.Unlock(); return uint64(len(n.decisions)) },
 		CaughtUp: func() bool { return true },
 		Ready:    func(context.Context) error { return nil },
@@ -216,16 +221,21 @@ func (n *node) job(_ context.Context, account, id string) (capture.StoredJob, er
 	return n.jobs[id], nil
 }
 
-func (n *node) tokens(_ context.Context, id string) ([]capture.Token, error) {
-	switch id {
-	case n.anna.ID():
-		return []capture.Token{{Account: "anna", SecretHash: n.anna.Hash()}}, nil
-	case n.bob.ID():
-		return []capture.Token{{Account: "bob", SecretHash: n.bob.Hash()}}, nil
-	case n.gone.ID():
-		return []capture.Token{{Account: "anna", SecretHash: n.gone.Hash(), Revoked: true}}, nil
+func (n *node) tokens(_ context.Context, id string) (issued []capture.Token, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	accounts := map[string]bool{}
+	for _, d := range n.decisions {
+		accounts[d.Account] = true
 	}
-	return nil, nil
+	for name := range accounts {
+		for _, t := range n.tokensIn(name) {
+			if t.ID == id {
+				issued = append(issued, t)
+			}
+		}
+	}
+	return issued, nil
 }
 
 // exchange is one HTTP request and what came back.
@@ -251,7 +261,7 @@ func (n *node) send(t *testing.T, method, path, body string, headers ...string) 
 	}
 	w := httptest.NewRecorder()
 	log := slog.New(slog.NewJSONHandler(&n.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	NewHandler(Config{Backend: n.Backend, Now: func() time.Time { return n.now }, Log: log}).ServeHTTP(w, r)
+	NewHandler(Config{Backend: n.Backend, Plans: catalogue, Now: func() time.Time { return n.now }, Log: log}).ServeHTTP(w, r)
 	answered := w.Result()
 	text, err := io.ReadAll(answered.Body)
 	if err != nil {

@@ -139,12 +139,12 @@ func TestSuggestion(t *testing.T) {
 		"sourceURL": "source_url", "source url": "source_url", "soucre_url": "source_url", "tilte": "title", "titles": "title",
 		"jobType": "job_type", "note": "notes", "statsu": "status", "capturedVia": "captured_via", "applicationUrl": "application_url",
 	} {
-		if got := suggestion(name, jobFieldNames); got != "did you mean "+want+"?" {
+		if got := suggestion(name, namesOf(jobFields)); got != "did you mean "+want+"?" {
 			t.Errorf("suggestion(%q): %s", name, got)
 		}
 	}
 	for _, name := range []string{"", "id", "salary", "url", strings.Repeat("title", 1000)} {
-		if got := suggestion(name, jobFieldNames); !strings.HasPrefix(got, "its fields are") {
+		if got := suggestion(name, namesOf(jobFields)); !strings.HasPrefix(got, "its fields are") {
 			t.Errorf("suggestion(%q): %s", name, got)
 		}
 	}

@@ -34,6 +34,8 @@ const (
 	codeCaptureNotFound       code = "capture_not_found"
 	codeMonthNotFound         code = "month_not_found"
 	codeAccountUnknown        code = events.ReasonAccountUnknown
+	codeTokenNotFound         code = "token_not_found"
+	codeAccountExists         code = events.ReasonAccountExists
 	codeMethodNotAllowed      code = "method_not_allowed"
 	codeVersionConflict       code = events.ReasonVersionConflict
 	codeBodyTooLarge          code = "body_too_large"
@@ -86,6 +88,8 @@ var kinds = map[code]kind{
 	codeCaptureNotFound:       {404, "No such capture", "the account has no capture at this position"},
 	codeMonthNotFound:         {404, "No such month", ""},
 	codeAccountUnknown:        {404, "No such account", "the account of the token is not open"},
+	codeTokenNotFound:         {404, "No such token", "the account has no token with this id"},
+	codeAccountExists:         {409, "The account is open already", "there is an account of this name; nothing was changed"},
 	codeMethodNotAllowed:      {405, "Method not allowed", "the Allow header lists the methods of this path"},
 	codeVersionConflict:       {412, "The job has another version", ""},
 	codeBodyTooLarge:          {413, "The body is too large", ""},

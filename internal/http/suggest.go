@@ -2,7 +2,7 @@ package http
 
 import "strings"
 
-// suggestion helps a client that sent a field which is none of the known ones: it names the near one, or all of them.
+// suggestion helps a client that sent a field which is not known: it names the near one, or all of them.
 func suggestion(name string, known []string) string {
 	if best := nearest(name, known); best != "" {
 		return "did you mean " + best + "?"

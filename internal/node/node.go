@@ -66,6 +66,7 @@ type Node struct {
 	caughtUp   chan struct{}  // closed once every partition is folded as far as its start asks for
 
 	looks looks // at what is undecided
+	uses  *uses // of tokens
 
 	closers []func() error // in the order in which they were opened
 }
@@ -110,6 +111,8 @@ func (n *Node) open(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	n.closers = append(n.closers, n.Projection.Close)
+	n.uses = newUses(cfg.Dir, n.Projection.Issued, cfg.Log)
+	n.Projection.OnErasure(n.uses.tokensErased)
 	return n.openProjectors(ctx, cfg)
 }
 
@@ -238,10 +241,12 @@ func (n *Node) run(log *slog.Logger) {
 	running.Go(func() {
 		if catchingUp.Wait(); !behind.Load() {
 			close(n.caughtUp)
+			n.uses.tokensErased() // some were perhaps, while nothing ran here
 		}
 	})
 	running.Go(func() { n.tend(ctx, log) })
-	n.closers = append(n.closers, func() error { cancel(); running.Wait(); return nil })
+	running.Go(func() { n.uses.run(ctx) })
+	n.closers = append(n.closers, func() error { cancel(); running.Wait(); n.uses.close(); return nil })
 }
 
 // catchUp waits until a partition is folded up to where it was when the node started, and says whether it got there. A
@@ -297,6 +302,12 @@ func (n *Node) Close() error {
 	n.closers = nil
 	return errors.Join(errs...)
 }
+
+// NoteUse keeps the day on which a token was used. Tell it of each call.
+func (n *Node) NoteUse(tokenID string, at time.Time) { n.uses.note(tokenID, at) }
+
+// LastUsed returns the day, UTC, on which this node last saw a token, such as 2026-11-22; nothing where it never did.
+func (n *Node) LastUsed(tokenID string) string { return n.uses.last(tokenID) }
 
 // Requester returns whose request stands at a position, decided or not. The error is ErrNotFound when none does.
 func (n *Node) Requester(ctx context.Context, p events.Position) (account string, err error) {

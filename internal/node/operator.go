@@ -175,3 +175,23 @@ func (o *Operator) await(ctx context.Context, p events.Position) (events.Decisio
 	}
 	return events.Decision{}, ctx.Err()
 }
+
+// ArchivedMonth returns the last month of a partition that was archived, or nothing.
+func (o *Operator) ArchivedMonth(ctx context.Context, p int) (events.Month, error) {
+	m, err := o.Ledger.Last(ctx, events.Decisions, p, events.ArchivesSubject(p))
+	if errors.Is(err, events.ErrNotFound) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	d, err := events.DecodeDecision(m, p)
+	if err != nil {
+		return "", err
+	}
+	archived, ok := d.Body.(*events.MonthArchived)
+	if !ok {
+		return "", fmt.Errorf("decision %s stands under the subject of an archived month, and is none", d.Position)
+	}
+	return archived.Month, nil
+}

@@ -117,6 +117,7 @@ func (n *Node) adopt(ctx context.Context, log *slog.Logger) error {
 		log.Error("the projection that was folded anew is refused; the one before serves on", "error", err)
 	default:
 		log.Info("the projection that was folded anew serves", "equal", equal)
+		n.uses.tokensErased() // the one before may not have heard of it
 	}
 	return err
 }

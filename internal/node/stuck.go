@@ -59,9 +59,11 @@ func (v *View) lookAtPartition(ctx context.Context, p int, s *Status) error {
 		Partition: p, Requests: extent.Requests, Decisions: extent.Decisions,
 		RequestBytes: extent.RequestBytes, DecisionBytes: extent.DecisionBytes,
 	}
-	if ps.ArchivedMonth, err = v.archivedMonth(ctx, p); err != nil {
+	archived, err := v.operator.ArchivedMonth(ctx, p)
+	if err != nil {
 		return err
 	}
+	ps.ArchivedMonth = string(archived)
 	if err := v.lookAtUndecided(ctx, &ps, extent.Heads); err != nil {
 		return err
 	}
@@ -74,26 +76,6 @@ func (v *View) lookAtPartition(ctx context.Context, p int, s *Status) error {
 		}
 	}
 	return nil
-}
-
-// archivedMonth reads the last month that was archived.
-func (v *View) archivedMonth(ctx context.Context, p int) (string, error) {
-	m, err := v.operator.Ledger.Last(ctx, events.Decisions, p, events.ArchivesSubject(p))
-	if errors.Is(err, events.ErrNotFound) {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	d, err := events.DecodeDecision(m, p)
-	if err != nil {
-		return "", err
-	}
-	archived, ok := d.Body.(*events.MonthArchived)
-	if !ok {
-		return "", fmt.Errorf("decision %s stands under the subject of an archived month, and is none", d.Position)
-	}
-	return string(archived.Month), nil
 }
 
 // lookAtUndecided looks at the requests beyond the decisions, and says why they stay there when they do.

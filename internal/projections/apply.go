@@ -75,6 +75,12 @@ func (db *DB) finish(f *fold, done applied) {
 	f.stand(done.to)
 	db.cache.committed(done.decisions) // before anyone hears of the position
 	f.advance(done.decisions)
+	for i := range done.decisions {
+		if erases(&done.decisions[i]) {
+			db.onErasure()
+			return
+		}
+	}
 }
 
 // settle finds out what became of a commit that failed, and finishes it if it is in the file all the same: a failure

@@ -61,6 +61,8 @@ type DB struct {
 	scrubTimer *time.Timer // nil where none runs
 	ended      bool        // Close was called
 
+	onErasure func() // is called after each commit that erases an account
+
 	cache *cache // of rows that every call reads; Apply tells it of each commit; replaced with the file
 
 	partitions []*fold // by partition
@@ -118,7 +120,7 @@ func open(path, ledgerID string, partitions int, mend string) (*DB, error) {
 
 func unopened(path, ledgerID, mend string) *DB {
 	db := &DB{
-		path: path, mend: mend, ledgerID: ledgerID, cache: newCache(), commit: (*sql.Tx).Commit, step: func(string) {},
+		path: path, mend: mend, ledgerID: ledgerID, cache: newCache(), commit: (*sql.Tx).Commit, step: func(string) {}, onErasure: func() {},
 		logLimit: logLimit, replaced: make(chan struct{}),
 	}
 	db.pass = db.gate.RUnlock

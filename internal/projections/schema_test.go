@@ -255,6 +255,7 @@ func TestEveryStatementSearchesAnIndex(t *testing.T) {
 		"account":      "SEARCH accounts USING PRIMARY KEY (name=?)",
 		"list":         "SEARCH accounts USING PRIMARY KEY (name>?)",
 		"issued":       "SEARCH tokens USING INDEX tokens_of_account (account=? AND id>?)",
+		"issuedOf":     "SEARCH tokens USING PRIMARY KEY (id=?)",
 		"month":        "SEARCH days USING PRIMARY KEY (account=? AND month=?)",
 	}
 	found := 0

@@ -18,7 +18,7 @@ type readStatements struct {
 
 	newest, updated, lookup, page, filtered, edits, loose, chunks, words *sql.Stmt // of jobs
 
-	account, list, issued *sql.Stmt // of accounts and their tokens
+	account, list, issued, issuedOf *sql.Stmt // of accounts and their tokens
 }
 
 // loadStatements run on the pinned connection of Load. Those over a list take it as one JSON array and answer with the
@@ -129,6 +129,7 @@ func (db *DB) prepare() error {
 		{db.reading, &r.account, selectAccounts + ` WHERE name = ?`},
 		{db.reading, &r.list, selectAccounts + ` WHERE name > ? ORDER BY name LIMIT ?`},
 		{db.reading, &r.issued, `SELECT ` + tokenColumns + ` FROM tokens WHERE account = ? AND id > ? ORDER BY id LIMIT ?`},
+		{db.reading, &r.issuedOf, `SELECT tokens.id FROM json_each(?) AS k CROSS JOIN tokens ON tokens.id = k.value`},
 		{db.reading, &r.tokens, `SELECT ` + tokenColumns + ` FROM tokens WHERE id = ?`},
 		{db.reading, &r.firstMonth, `SELECT min(month) FROM totals WHERE partition = ? AND month > ?`},
 		{db.reading, &r.erased, `SELECT 1 FROM erasures WHERE account = ? LIMIT 1`},

@@ -1,7 +1,9 @@
 package projections
 
 import (
+	"context"
 	"database/sql"
+	"encoding/json"
 	"strings"
 	"time"
 
@@ -46,4 +48,28 @@ func (db *DB) scanTokens(rows *sql.Rows) (tokens []capture.Token, err error) {
 		tokens = append(tokens, t)
 	}
 	return tokens, db.readError(rows.Err())
+}
+
+// OnErasure has f called after each commit that erases an account. Call it before anything is folded; f waits for nothing.
+func (db *DB) OnErasure(f func()) { db.onErasure = f }
+
+// Issued returns those of some token ids under which a token is issued, in theory more than once: one that is not there any
+// more was erased.
+func (db *DB) Issued(ctx context.Context, ids []string) (issued []string, err error) {
+	if err := db.hold(&db.reads.issuedOf); err != nil {
+		return nil, err
+	}
+	defer db.pass()
+	list, err := json.Marshal(ids)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := db.reads.issuedOf.QueryContext(context.WithoutCancel(ctx), string(list))
+	err = scanAll(rows, err, func(rows *sql.Rows) error {
+		var id string
+		err := rows.Scan(&id)
+		issued = append(issued, id)
+		return err
+	})
+	return issued, db.readError(err)
 }

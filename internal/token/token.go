@@ -83,6 +83,12 @@ func Within(text string) bool {
 // ID returns the part of the token that names it. It is no secret.
 func (t Token) ID() string { return (*t.text)[len(prefix) : len(prefix)+idLength] }
 
+// Prefix returns what the text of the token with an id begins with.
+func Prefix(id string) string { return prefix + id }
+
+// LastFour returns the last characters of the token, by which its owner tells it from others. They are of the checksum.
+func (t Token) LastFour() string { return (*t.text)[length-4:] }
+
 // Reveal returns the text of the token, its secret included.
 func (t Token) Reveal() string { return *t.text }
 
