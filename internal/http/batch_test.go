@@ -113,7 +113,7 @@ func TestItemsThatAreInvalid(t *testing.T) {
 		`7`: "the item must be a JSON object, not a number", `null`: "the item must be a JSON object, not null",
 		with(`"idempotency_key":""`):                                 "idempotency_key must have 1 to 255 printable ASCII characters",
 		with(`"idempotency_key":"é"`):                                "idempotency_key must have 1 to 255 printable ASCII characters",
-		with(`"idempotency_key":"\ud83d"`):                           "idempotency_key must have 1 to 255 printable ASCII characters",
+		with(`"idempotency_key":"\ud83d"`):                           "idempotency_key must not contain half of a surrogate pair",
 		with(`"idempotency_key":"` + strings.Repeat("k", 256) + `"`): "idempotency_key must have 1 to 255 printable ASCII characters",
 		with(`"idempotency_key":7`):                                  "idempotency_key must be a string, not a number",
 		with(`"idempotency_key":"a","idempotency_key":"a"`):          "idempotency_key is there more than once",
@@ -163,7 +163,7 @@ func TestBatchesThatAreNone(t *testing.T) {
 		"": "the body is empty; send a JSON object", "[]": "the body must be a JSON object, not an array", `{"jobs":[`: "the body is not JSON: it ends too early",
 		`{}`: "jobs is missing", `{"jobs":[]}`: "a batch has 1 to 100 jobs", `{"jobs":null}`: "jobs must be an array, not null",
 		`{"jobs":"x"}`: "jobs must be an array, not a string", `{"jobs":[],"jobs":[]}`: "jobs is there more than once",
-		`{"job":[]}`: "2 things", `{"jobs":[],"x":1}`: "x is not a field of a batch; its field is jobs", `{"jobs":[]} {}`: "something follows the JSON object",
+		`{"job":[]}`: "2 things", `{"jobs":[],"x":1}`: "x is not a field of a batch; its fields are jobs", `{"jobs":[]} {}`: "something follows the JSON object",
 		batchOf(gopher + strings.Repeat(","+gopher, 100)): "a batch has 1 to 100 jobs",
 	} {
 		p := n.send(t, "POST", "/api/jobs/batch", body, "Content-Type: application/json").wantsProblem(t, codeInvalidRequest)
