@@ -40,6 +40,7 @@ type DB struct {
 	ledgerID string
 
 	loadMu sync.Mutex   // held for the whole of a Load
+	tryMu  sync.Mutex   // held by the one Try that may be in a Load, or wait for it
 	mu     sync.Mutex   // held for the whole of an Apply: there is one writer
 	gate   sync.RWMutex // read-held for the whole of a read of the file or the cache; see hold
 	pass   func()       // gate.RUnlock
