@@ -27,7 +27,7 @@ import (
 var schema string
 
 // schemaVersion is the user_version of the file. It changes with schema.sql, and whenever Apply writes other rows.
-const schemaVersion = 3
+const schemaVersion = 4
 
 // busyTimeout is how long a connection waits for another that has the file locked.
 const busyTimeout = 5 * time.Second
