@@ -233,6 +233,15 @@ func TestBatchesThatFail(t *testing.T) {
 		t.Errorf("log %s, answer %s", n.log.String(), x.body)
 	}
 
+	t.Log("what fails all of them is in the log once")
+	n.log.Reset()
+	cut := fmt.Errorf("%w: cut off", events.ErrUnknownOutcome)
+	fail(cut, cut, cut)
+	n.send(t, "POST", "/api/jobs/batch", batchOf(gopher, crab, heron)).wants(t, 200, `{"results":[{"status":503,"outcome":"unknown"…`)
+	if lines := strings.Count(n.log.String(), "cut off"); lines != 1 {
+		t.Errorf("%d lines: %s", lines, n.log.String())
+	}
+
 	t.Log("a position that was taken is nobody else's")
 	n.AppendAll = func(context.Context, []*events.Request) ([]events.Position, []error) {
 		return []events.Position{{Sequence: 2}, {Sequence: 6}}, make([]error, 2)

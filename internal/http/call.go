@@ -31,6 +31,8 @@ type call struct {
 	position events.Position // of the request that it recorded, or asks about; zero for any other call
 
 	cost int // that limits charge for the call, in requests beyond itself
+
+	logged string // the failure that the log was told last
 }
 
 const callKey = "call"
@@ -103,7 +105,12 @@ func (a *api) logAnswer(c echo.Context, k *call, started time.Time) {
 
 // logFailure logs an error that the client is not told.
 func (a *api) logFailure(c echo.Context, err error) {
-	a.log.LogAttrs(c.Request().Context(), slog.LevelError, "a call failed", append(callOf(c).attributes(c), slog.String("error", err.Error()))...)
+	k := callOf(c)
+	if k.logged == err.Error() {
+		return // what fails a batch fails each of its items
+	}
+	k.logged = err.Error()
+	a.log.LogAttrs(c.Request().Context(), slog.LevelError, "a call failed", append(k.attributes(c), slog.String("error", err.Error()))...)
 }
 
 // attributes say in the log which call a line is about: with the position, where it has one.
