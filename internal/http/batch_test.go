@@ -113,7 +113,7 @@ func TestItemsThatAreInvalid(t *testing.T) {
 		`7`: "the item must be a JSON object, not a number", `null`: "the item must be a JSON object, not null",
 		with(`"idempotency_key":""`):                                 "idempotency_key must have 1 to 255 printable ASCII characters",
 		with(`"idempotency_key":"é"`):                                "idempotency_key must have 1 to 255 printable ASCII characters",
-		with(`"idempotency_key":"\ud83d"`):                           "idempotency_key must have 1 to 255 printable ASCII characters",
+		with(`"idempotency_key":"\ud83d"`):                           `idempotency_key must not contain half of a surrogate pair, as \\ud83d is without \\ude00`,
 		with(`"idempotency_key":"` + strings.Repeat("k", 256) + `"`): "idempotency_key must have 1 to 255 printable ASCII characters",
 		with(`"idempotency_key":7`):                                  "idempotency_key must be a string, not a number",
 		with(`"idempotency_key":"a","idempotency_key":"a"`):          "idempotency_key is there more than once",

@@ -2,7 +2,6 @@ package http
 
 import (
 	"errors"
-	"fmt"
 	nethttp "net/http"
 
 	"github.com/google/uuid"
@@ -58,12 +57,12 @@ func (a *api) record(c echo.Context, request *events.Request) (r asked, err erro
 	if err != nil {
 		return r, err
 	}
+	if folded && !isOn(&decision, request) {
+		return r, a.appendFailed(c, onAnotherRequest(r.position))
+	}
 	prefer.apply(c.Response().Header(), !folded)
 	if !folded {
 		return r, nil
-	}
-	if decision.Account != request.Account || decision.RequestID != request.ID {
-		return r, a.appendFailed(c, fmt.Errorf("%w: decision %s is on another request", events.ErrUnknownOutcome, r.position))
 	}
 	a.tellPosition(c)
 	r.decision = &decision
