@@ -88,6 +88,7 @@ func TestAnAdministratorOpensAnAccountAndItsTokens(t *testing.T) {
 	}
 	ops.ask(t, "DELETE", adminAccounts+"/demo/tokens/"+all.ID, "").wantsProblem(t, http.StatusNotFound, "token_not_found")
 	now.set(t, "2026-11-16T12:00:00Z")
+	reader.get(t, "/api/account").wantsProblem(t, http.StatusUnauthorized, "token_expired")
 	list := ops.get(t, path).wants(t, http.StatusOK)
 	for id, want := range map[string]string{all.ID: `"last_used":"2026-11-15","status":"revoked"`, read.ID: `"last_used":"2026-11-15","status":"expired"`} {
 		if !regexp.MustCompile(`{"id":"` + id + `",[^}]*` + want + `}`).MatchString(list.body) {

@@ -39,25 +39,29 @@ func (c client) example(t *testing.T, o *contract.Operation, headers ...string) 
 	return r
 }
 
-// TestEveryOperationWantsATokenThatMayDoIt asks for every operation without a token, with one that may not, and for a
+// TestEveryOperationWantsATokenThatMayDoIt asks for every operation without a token, with one that lacks the scope, and for a
 // position that is none; and for those that need none with a token where logs would keep it.
 func TestEveryOperationWantsATokenThatMayDoIt(t *testing.T) {
 	t.Parallel()
 	s := start(t, t.TempDir(), midNovember)
 	ops := s.admin(t)
 	s.settle(t)
+	reader, _ := ops.issue(t, "demo", `{"scopes":["jobs:read"]}`)
+	writer, _ := ops.issue(t, "demo", `{"scopes":["jobs:write"]}`)
+	lacking := map[string]client{"jobs:read": writer, "jobs:write": reader, "admin": s.client}
 	for _, o := range theContract().Operations {
 		if o.Open {
 			s.get(t, o.Path+"?token="+s.token, "Authorization:").wantsProblem(t, http.StatusBadRequest, "invalid_request")
-		}
-		if o.Open {
 			continue
 		}
 		t.Run(o.ID, func(t *testing.T) {
 			s.example(t, o, "Authorization:").wantsProblem(t, http.StatusUnauthorized, "token_missing")
 			s.example(t, o, "Authorization: Bearer "+unknownToken).wantsProblem(t, http.StatusUnauthorized, "token_unknown")
-			if slices.Contains(o.Scopes, "admin") {
-				s.example(t, o).wantsProblem(t, http.StatusForbidden, "scope_missing")
+			for _, scope := range o.Scopes {
+				r := lacking[scope].example(t, o).wantsProblem(t, http.StatusForbidden, "scope_missing")
+				if wants := r.header.Get("Www-Authenticate"); !strings.Contains(wants, `scope="`+scope+`"`) {
+					t.Errorf("it says %s", wants)
+				}
 			}
 			if slices.ContainsFunc(o.Parameters, func(p contract.Parameter) bool { return p.Name == "Ledger-Position" }) {
 				ops.example(t, o, "Ledger-Position: seven").wantsProblem(t, http.StatusBadRequest, "invalid_position")
