@@ -2,7 +2,6 @@ package http
 
 import (
 	"errors"
-	"fmt"
 	nethttp "net/http"
 
 	"github.com/google/uuid"
@@ -52,18 +51,17 @@ func (a *api) record(c echo.Context, request *events.Request) (r asked, err erro
 	recorded(c, r.position)
 	prefer := parsePrefer(c.Request().Header["Prefer"])
 	decision, folded, err := a.decision(c, r.position, prefer.patience(captureWait))
-	if errors.Is(err, events.ErrNotFound) { // the account was erased meanwhile, and the request with it
+	switch {
+	case errors.Is(err, events.ErrNotFound) && request.Account == callOf(c).account: // erased meanwhile, with the request
+		return r, newProblem(codeAccountUnknown, "")
+	case errors.Is(err, events.ErrNotFound):
 		return r, newProblem(codeAccountUnknown, detailNoAccount)
-	}
-	if err != nil {
-		return r, err
+	case folded && !isOn(&decision, request):
+		return r, a.appendFailed(c, onAnotherRequest(r.position))
 	}
 	prefer.apply(c.Response().Header(), !folded)
 	if !folded {
 		return r, nil
-	}
-	if decision.Account != request.Account || decision.RequestID != request.ID {
-		return r, a.appendFailed(c, fmt.Errorf("%w: decision %s is on another request", events.ErrUnknownOutcome, r.position))
 	}
 	a.tellPosition(c)
 	r.decision = &decision
