@@ -9,7 +9,9 @@ import (
 func TestBrowserExtensionsMayCallFromAnyOrigin(t *testing.T) {
 	t.Parallel()
 	s := start(t, t.TempDir(), midNovember)
-	for path, methods := range map[string]string{"/api/jobs": "POST", "/api/jobs/quota": "GET"} {
+	for path, methods := range map[string]string{
+		"/api/jobs": "POST", "/api/jobs/quota": "GET", "/api/jobs/job_x": "PATCH", "/api/jobs/job_y": "DELETE", "/api/jobs/batch": "POST",
+	} {
 		r, err := s.call(http.MethodOptions, path, nil, "Authorization:", "Origin: chrome-extension://abcdefgh",
 			"Access-Control-Request-Method: "+methods, "Access-Control-Request-Headers: authorization,content-type,idempotency-key",
 			"Access-Control-Request-Private-Network: true")
@@ -19,7 +21,7 @@ func TestBrowserExtensionsMayCallFromAnyOrigin(t *testing.T) {
 		r.wants(t, http.StatusNoContent)
 		for name, want := range map[string]string{
 			"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Methods": methods,
-			"Access-Control-Allow-Headers":         "Authorization, Content-Type, Idempotency-Key",
+			"Access-Control-Allow-Headers":         "Authorization, Content-Type, Idempotency-Key, Prefer, If-Match",
 			"Access-Control-Allow-Private-Network": "true",
 		} {
 			if got := r.header.Get(name); !strings.Contains(got, want) {

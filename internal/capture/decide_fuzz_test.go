@@ -21,6 +21,9 @@ func FuzzDecideAnyBytes(f *testing.F) {
 		&events.AccountOpenRequested{Plan: "free", Limit: -1}, &events.PlanChangeRequested{Plan: "pro", Limit: 0},
 		&events.TokenIssueRequested{TokenID: "t1", SecretHash: events.Hash()},
 		&events.TokenIssueRequested{TokenID: "line\nfeed: ü", SecretHash: events.Hash()},
+		&events.JobUpdateRequested{JobID: "job_1", IfVersion: 1, Changes: map[string]string{"title": "Ä<&>\u2028", "notes": ""}},
+		&events.JobDeleteRequested{JobID: "job_1 \x00"},
+		&events.TokenIssueRequested{TokenID: "t2", SecretHash: events.Hash(), TokenTerms: events.TokenTerms{Scopes: []string{"admin"}, ExpiresAt: at}},
 		&events.TokenRevokeRequested{TokenID: "t1"}, &events.TokenRevokeRequested{TokenID: "unknown \x00"},
 	} {
 		add(message("a", "id 1", at, body))

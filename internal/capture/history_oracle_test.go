@@ -1,8 +1,11 @@
 package capture
 
 import (
+	"encoding/json"
+	"maps"
 	"reflect"
 	"regexp"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -68,6 +71,59 @@ func (p past) firstAnswer(id string) (first step, ok bool) {
 	return step{}, false
 }
 
+// job returns a job as it is now, with its version, or not ok if there is none: never captured, or deleted.
+func (p past) job(id string) (job events.Job, version int64, url string, ok bool) {
+	for _, s := range p {
+		switch b := s.decision.Body.(type) {
+		case *events.JobCaptured:
+			if b.JobID == id {
+				asked := s.request.Body.(*events.JobCaptureRequested)
+				job, version, url, ok = asked.Job, 1, asked.CanonicalURL, true
+			}
+		case *events.JobUpdated:
+			if b.JobID == id {
+				job, _ = changed(job, s.request.Body.(*events.JobUpdateRequested).Changes)
+				version++
+			}
+		case *events.JobDeleted:
+			ok = ok && b.JobID != id
+		}
+	}
+	return job, version, url, ok
+}
+
+// changed returns a job with changes, and the fields that differ, by way of its JSON.
+func changed(job events.Job, changes map[string]string) (next events.Job, fields []string) {
+	asMap := func(job events.Job) map[string]string {
+		text, _ := json.Marshal(job)
+		fields := map[string]string{}
+		json.Unmarshal(text, &fields)
+		return fields
+	}
+	was, is := asMap(job), asMap(job)
+	maps.Copy(is, changes)
+	text, _ := json.Marshal(is)
+	json.Unmarshal(text, &next)
+	fields = []string{}
+	for _, name := range []string{"title", "company", "location", "description", "application_url", "job_type", "notes", "status"} {
+		if was[name] != is[name] {
+			fields = append(fields, name)
+		}
+	}
+	return next, fields
+}
+
+// there returns the jobs in the tracker under a canonical URL.
+func (p past) there(url string) (ids []string) {
+	for _, s := range p.captured() {
+		id := s.decision.Body.(*events.JobCaptured).JobID
+		if _, _, of, ok := p.job(id); ok && of == url {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
 // token says whether a token was ever issued.
 func (p past) token(id string) bool {
 	for _, s := range p {
@@ -92,25 +148,47 @@ func (p past) answer(r *events.Request) events.DecisionBody {
 	case isOpening && open:
 		return refused("account_exists")
 	case isOpening:
-		return &events.AccountOpened{Plan: opening.Plan, Limit: opening.Limit}
+		return &events.AccountOpened{Plan: opening.Plan, Limit: opening.Limit, Who: opening.Who}
 	case !open:
 		return refused("account_unknown")
 	}
 	switch b := r.Body.(type) {
 	case *events.PlanChangeRequested:
-		return &events.PlanChanged{Plan: b.Plan, Limit: b.Limit, PreviousPlan: plan, PreviousLimit: limit}
+		return &events.PlanChanged{Plan: b.Plan, Limit: b.Limit, PreviousPlan: plan, PreviousLimit: limit, Who: b.Who}
 	case *events.TokenIssueRequested:
 		if p.token(b.TokenID) {
 			return refused("token_exists")
 		}
-		return &events.TokenIssued{TokenID: b.TokenID, SecretHash: b.SecretHash}
+		return &events.TokenIssued{TokenID: b.TokenID, SecretHash: b.SecretHash, TokenTerms: b.TokenTerms, Who: b.Who}
 	case *events.TokenRevokeRequested:
 		if !p.token(b.TokenID) {
 			return refused("token_unknown")
 		}
-		return &events.TokenRevoked{TokenID: b.TokenID}
+		return &events.TokenRevoked{TokenID: b.TokenID, Who: b.Who}
+	case *events.JobUpdateRequested:
+		return p.answerChange(b.JobID, b.IfVersion, refused, func(job events.Job, version int64, url string) events.DecisionBody {
+			next, fields := changed(job, b.Changes)
+			return &events.JobUpdated{JobID: b.JobID, Version: version + 1, Job: next, CanonicalURL: url, Changed: fields}
+		})
+	case *events.JobDeleteRequested:
+		return p.answerChange(b.JobID, b.IfVersion, refused, func(_ events.Job, version int64, url string) events.DecisionBody {
+			return &events.JobDeleted{JobID: b.JobID, Version: version + 1, CanonicalURL: url}
+		})
 	}
 	return p.answerCapture(r.ID, r.Body.(*events.JobCaptureRequested), limit, refused)
+}
+
+func (p past) answerChange(
+	id string, ifVersion int64, refused func(string) events.DecisionBody, made func(events.Job, int64, string) events.DecisionBody,
+) events.DecisionBody {
+	job, version, url, ok := p.job(id)
+	switch {
+	case !ok:
+		return refused("not_found")
+	case ifVersion > 0 && ifVersion != version:
+		return refused("version_conflict")
+	}
+	return made(job, version, url)
 }
 
 func (p past) answerCapture(
@@ -125,11 +203,8 @@ func (p past) answerCapture(
 		}
 		return refused("idempotency_key_reused")
 	}
-	for _, s := range p.captured() {
-		if s.request.Body.(*events.JobCaptureRequested).CanonicalURL == b.CanonicalURL {
-			job := s.decision.Body.(*events.JobCaptured).JobID
-			return &events.JobCaptureDuplicated{JobID: job, SourceURL: b.Job.SourceURL, Source: source, Count: count}
-		}
+	if there := p.there(b.CanonicalURL); len(there) > 0 {
+		return &events.JobCaptureDuplicated{JobID: there[0], SourceURL: b.Job.SourceURL, Source: source, Count: count}
 	}
 	if limit >= 0 && used+1 > limit {
 		year, month, _ := b.Month.Start().Date()
@@ -173,7 +248,16 @@ func TestEveryAnswerIsTheOraclesAnswer(t *testing.T) {
 					t.Fatalf("%s: job id %q is ill-formed or taken", s.decision.Position, b.JobID)
 				}
 				jobs[b.JobID] = true
+				if slices.ContainsFunc(pastOf(before, s.request.Account).captured(), func(earlier step) bool {
+					return earlier.request.Body.(*events.JobCaptureRequested).CanonicalURL == b.CanonicalURL
+				}) {
+					seen["captured again"]++
+				}
 				b.JobID = ""
+			case *events.JobUpdated:
+				if len(b.Changed) == 0 {
+					seen["updated to the same"]++
+				}
 			case *events.RequestRefused:
 				if b.Detail == "" {
 					t.Fatalf("%s: a refusal without a word", s.decision.Position)
@@ -193,6 +277,7 @@ func TestEveryAnswerIsTheOraclesAnswer(t *testing.T) {
 	})
 	for _, outcome := range []string{
 		"captured", "duplicated", "rejected", "repeated", "refused", "opened", "plan_changed", "token_issued", "token_revoked",
+		"updated", "deleted", "not_found", "version_conflict", "captured again", "updated to the same",
 		"idempotency_key_reused", "malformed", "account_unknown", "account_exists", "token_exists", "token_unknown",
 	} {
 		if seen[outcome] == 0 {

@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -35,11 +36,7 @@ func newHistory() *history { return &history{state: NewState()} }
 // message, which must be what was decided.
 func (h *history) take(t fataler, m events.Message) step {
 	t.Helper()
-	m.Sequence = uint64(len(h.steps)) + 1
-	r, err := events.DecodeRequest(m, 0, 1)
-	if err != nil {
-		t.Fatalf("%s: %v", m.Subject, err)
-	}
+	r := h.next(t, m)
 	d := Decide(h.state, &r)
 	read, err := events.DecodeDecision(d.Message(), 0)
 	if err != nil || !reflect.DeepEqual(read, d) {
@@ -48,6 +45,41 @@ func (h *history) take(t fataler, m events.Message) step {
 	h.state.Fold(&read)
 	h.steps = append(h.steps, step{r, d})
 	return h.steps[len(h.steps)-1]
+}
+
+// next reads a message as the next request. A job that it names by a number, as in "@2", is the one of that number that the
+// account captured: its id is known only then.
+func (h *history) next(t fataler, m events.Message) events.Request {
+	t.Helper()
+	m.Sequence = uint64(len(h.steps)) + 1
+	r, err := events.DecodeRequest(m, 0, 1)
+	if err != nil {
+		t.Fatalf("%s: %v", m.Subject, err)
+	}
+	var named *string
+	switch b := r.Body.(type) {
+	case *events.JobUpdateRequested:
+		named = &b.JobID
+	case *events.JobDeleteRequested:
+		named = &b.JobID
+	default:
+		return r
+	}
+	var number int
+	if _, err := fmt.Sscanf(*named, "@%d", &number); err != nil {
+		return r
+	}
+	captured := pastOf(h.steps, r.Account).captured()
+	if number > len(captured) {
+		return r
+	}
+	*named = captured[number-1].decision.Body.(*events.JobCaptured).JobID
+	m = r.Message(1)
+	m.Sequence = r.Position.Sequence
+	if r, err = events.DecodeRequest(m, 0, 1); err != nil {
+		t.Fatalf("%s: %v", m.Subject, err)
+	}
+	return r
 }
 
 // replay returns the history of the messages.
@@ -124,18 +156,24 @@ func drawMessage(t *rapid.T, account string) events.Message {
 	at := drawInstant(t)
 	number := func(label string) string { return string(rune('1' + rapid.IntRange(0, 8).Draw(t, label))) }
 	id := "id " + number("id")
-	switch rapid.IntRange(0, 19).Draw(t, "what") {
+	switch rapid.IntRange(0, 24).Draw(t, "what") {
 	case 0:
-		return message(account, id, at, &events.AccountOpenRequested{Plan: "free", Limit: drawSmallLimit(t)})
+		return message(account, id, at, &events.AccountOpenRequested{Plan: "free", Limit: drawSmallLimit(t), Who: drawWho(t)})
 	case 1, 2:
 		plan := rapid.SampledFrom([]string{"free", "pro"}).Draw(t, "plan")
-		return message(account, id, at, &events.PlanChangeRequested{Plan: plan, Limit: drawSmallLimit(t)})
+		return message(account, id, at, &events.PlanChangeRequested{Plan: plan, Limit: drawSmallLimit(t), Who: drawWho(t)})
 	case 3:
-		return message(account, id, at, &events.TokenIssueRequested{TokenID: drawToken(t), SecretHash: events.Hash([]byte(id))})
+		return message(account, id, at, &events.TokenIssueRequested{
+			TokenID: drawToken(t), SecretHash: events.Hash([]byte(id)), TokenTerms: drawTerms(t), Who: drawWho(t),
+		})
 	case 4:
-		return message(account, id, at, &events.TokenRevokeRequested{TokenID: drawToken(t)})
+		return message(account, id, at, &events.TokenRevokeRequested{TokenID: drawToken(t), Who: drawWho(t)})
 	case 5:
 		return drawMalformed(t, account, id, at)
+	case 6, 7, 8:
+		return message(account, id, at, &events.JobUpdateRequested{JobID: drawJobName(t), IfVersion: drawIfVersion(t), Changes: drawChanges(t)})
+	case 9, 10:
+		return message(account, id, at, &events.JobDeleteRequested{JobID: drawJobName(t), IfVersion: drawIfVersion(t)})
 	}
 	url := "https://example.com/jobs/" + number("url")
 	if rapid.Bool().Draw(t, "id of its own") {
@@ -143,6 +181,36 @@ func drawMessage(t *rapid.T, account string) events.Message {
 	}
 	title := rapid.SampledFrom([]string{"Clerk", "Clerk", "Clerk", "Baker"}).Draw(t, "title")
 	return message(account, id, at, captureBody(url+"?utm_source=x", url, title, at))
+}
+
+// drawJobName draws the number that history.next finds a job by; of the later ones there are often none.
+func drawJobName(t *rapid.T) string {
+	return fmt.Sprintf("@%d", rapid.SampledFrom([]int{1, 1, 2, 3, 4}).Draw(t, "job"))
+}
+
+func drawIfVersion(t *rapid.T) int64 {
+	return rapid.SampledFrom([]int64{0, 0, 1, 2, 3}).Draw(t, "if version")
+}
+
+func drawChanges(t *rapid.T) map[string]string {
+	values := map[string][]string{
+		"title": {"Clerk", "Baker"}, "company": {"Example", "Other"}, "notes": {"", "call back"}, "status": {"saved", "applied"}, "location": {"", "Ulm"},
+	}
+	changes := map[string]string{}
+	for _, field := range rapid.SliceOfN(rapid.SampledFrom(slices.Sorted(maps.Keys(values))), 1, 3).Draw(t, "fields") {
+		changes[field] = rapid.SampledFrom(values[field]).Draw(t, field)
+	}
+	return changes
+}
+
+func drawWho(t *rapid.T) events.Who {
+	return rapid.SampledFrom([]events.Who{{}, {By: "operator"}, {By: "token:t1", Reason: "asked \"nicely\""}}).Draw(t, "who")
+}
+
+func drawTerms(t *rapid.T) events.TokenTerms {
+	return rapid.SampledFrom([]events.TokenTerms{
+		{}, {Scopes: []string{events.ScopeAdmin}, Name: "laptop"}, {LastFour: "x7_-", ExpiresAt: time.Date(2027, 1, 1, 0, 0, 0, 1, time.UTC)},
+	}).Draw(t, "terms")
 }
 
 func drawToken(t *rapid.T) string {

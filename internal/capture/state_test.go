@@ -13,7 +13,7 @@ import (
 
 // partOf returns what deciding the requests needs of a state, and nothing else: of each request its account with plan,
 // limit and digest; of a capture moreover the count of its month, the job under its canonical URL and the first answer
-// to its request id; of a token request that token.
+// to its request id; of a change of a job that job; of a token request that token.
 func partOf(s *State, requests ...events.Request) *State {
 	part := NewState()
 	for _, r := range requests {
@@ -32,6 +32,10 @@ func partOf(s *State, requests ...events.Request) *State {
 			keep(account.Used, whole.Used, b.Month)
 			keep(account.Jobs, whole.Jobs, b.CanonicalURL)
 			keep(account.First, whole.First, r.ID)
+		case *events.JobUpdateRequested:
+			keep(account.Tracked, whole.Tracked, b.JobID)
+		case *events.JobDeleteRequested:
+			keep(account.Tracked, whole.Tracked, b.JobID)
 		case *events.TokenIssueRequested:
 			keep(account.Tokens, whole.Tokens, b.TokenID)
 		case *events.TokenRevokeRequested:
@@ -51,15 +55,11 @@ func keep[K comparable, V any](part, whole map[K]V, key K) {
 // what each of a batch needs decides and folds the whole batch.
 func TestPartOfTheStateIsEnough(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		h := replay(t, drawHistory(t, "history", allAccounts...))
-		var batch []events.Request
-		for i, m := range drawHistory(t, "batch", allAccounts...) {
-			m.Sequence = uint64(len(h.steps)+i) + 1
-			r, err := events.DecodeRequest(m, 0, 1)
-			if err != nil {
-				t.Fatal(err)
-			}
-			batch = append(batch, r)
+		messages := drawHistory(t, "history", allAccounts...)
+		h, after := replay(t, messages), replay(t, messages)
+		var batch []events.Request // which also changes jobs that it captures itself
+		for _, m := range drawHistory(t, "batch", allAccounts...) {
+			batch = append(batch, after.take(t, m).request)
 		}
 		part := partOf(h.state, batch...)
 		for i := range batch {
@@ -84,6 +84,7 @@ func TestEveryPartOfTheStateIsNeeded(t *testing.T) {
 		message("a", "id 1", at, captureBody(url, url, "Clerk", at)),
 		message("a", "issue", at, &events.TokenIssueRequested{TokenID: "t1", SecretHash: events.Hash()}),
 	})
+	job := h.state.Accounts["a"].Jobs[url]
 	for name, tt := range map[string]struct {
 		body events.RequestBody
 		id   string
@@ -93,6 +94,7 @@ func TestEveryPartOfTheStateIsNeeded(t *testing.T) {
 		"the month":        {captureBody(url+"/2", url+"/2", "Clerk", at), "id 2", "rejected", func(a *Account) { clear(a.Used) }},
 		"the URL":          {captureBody(url, url, "Clerk", at), "id 2", "duplicated", func(a *Account) { clear(a.Jobs) }},
 		"the first answer": {captureBody(url, url, "Clerk", at), "id 1", "repeated", func(a *Account) { clear(a.First) }},
+		"the job":          {&events.JobDeleteRequested{JobID: job}, "id 2", "deleted", func(a *Account) { clear(a.Tracked) }},
 		"the token":        {&events.TokenRevokeRequested{TokenID: "t1"}, "id 2", "token_revoked", func(a *Account) { clear(a.Tokens) }},
 		"the digest":       {&events.PlanChangeRequested{Plan: "pro"}, "id 2", "plan_changed", func(a *Account) { a.Digest = events.Digest{} }},
 	} {

@@ -126,6 +126,10 @@ func malformedCases() []malformedCase {
 		{"update without a status", TypeJobUpdateRequested, replace(`"status":"applied"`, `"status":""`), "demo", id, "job_update", "title, company and status cannot be removed"},
 		{"update to a number", TypeJobUpdateRequested, replace(`"status":"applied"`, `"status":7`), "demo", id, "job_update", "the data is not that of a jobtally.job.update_requested.v1"},
 		{"deletion of no job", TypeJobDeleteRequested, dataOf(`{}`), "demo", id, "job_delete", needsJob},
+		{"an expiry after the year 9999", issue, dataOf(`{"token_id":"t","secret_hash":"` + fixtureSecret.String() + `","expires_at":"9999-12-31T23:59:59-01:00"}`),
+			"demo", id, "token_issue", "a token expires in one of the years 0 to 9999 in UTC"},
+		{"an expiry that is none", issue, dataOf(`{"token_id":"t","secret_hash":"` + fixtureSecret.String() + `","expires_at":"never"}`),
+			"demo", id, "token_issue", "the data is not that of a " + issue},
 		{"nothing to revoke", revoke, dataOf(`{}`), "demo", id, "token_revoke", "a token needs token_id"},
 	}
 }

@@ -195,6 +195,9 @@ func validBody(body RequestBody) error {
 		if b.TokenID == "" || b.SecretHash == (Digest{}) {
 			return errors.New("a token needs token_id and secret_hash")
 		}
+		if year := b.ExpiresAt.UTC().Year(); year < 0 || year > 9999 {
+			return errors.New("a token expires in one of the years 0 to 9999 in UTC")
+		}
 	case *TokenRevokeRequested:
 		if b.TokenID == "" {
 			return errors.New("a token needs token_id")

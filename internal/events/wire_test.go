@@ -55,16 +55,51 @@ func drawJob(t *rapid.T) Job {
 
 func drawNonEmpty(t *rapid.T, label string) string { return "x" + drawText(t, label) }
 
+func drawWho(t *rapid.T) Who { return Who{By: drawText(t, "by"), Reason: drawText(t, "why")} }
+
+func drawTerms(t *rapid.T) (terms TokenTerms) {
+	terms = TokenTerms{Name: drawText(t, "name"), LastFour: drawText(t, "last four")}
+	for range rapid.IntRange(0, 3).Draw(t, "scopes") {
+		terms.Scopes = append(terms.Scopes, rapid.SampledFrom(Scopes()).Draw(t, "scope"))
+	}
+	if rapid.Bool().Draw(t, "expires") {
+		terms.ExpiresAt = drawTime(t, "expires at")
+	}
+	return terms
+}
+
+// drawChanges draws what an update may ask for: at least one field.
+func drawChanges(t *rapid.T) map[string]string {
+	changes := map[string]string{"title": drawNonEmpty(t, "title")}
+	for _, name := range EditableFields() {
+		if rapid.Bool().Draw(t, name+" changes") {
+			changes[name] = drawNonEmpty(t, name)
+		}
+	}
+	if rapid.Bool().Draw(t, "notes are removed") {
+		changes["notes"] = ""
+	}
+	return changes
+}
+
+func drawVersion(t *rapid.T) int64 { return rapid.Int64Min(0).Draw(t, "version") }
+
 func drawRequestBody(t *rapid.T) RequestBody {
-	switch rapid.IntRange(0, 4).Draw(t, "type of request") {
+	switch rapid.IntRange(0, 6).Draw(t, "type of request") {
 	case 0:
-		return &AccountOpenRequested{Plan: drawNonEmpty(t, "plan"), Limit: drawLimit(t)}
+		return &AccountOpenRequested{Plan: drawNonEmpty(t, "plan"), Limit: drawLimit(t), Who: drawWho(t)}
 	case 1:
-		return &PlanChangeRequested{Plan: drawNonEmpty(t, "plan"), Limit: drawLimit(t)}
+		return &PlanChangeRequested{Plan: drawNonEmpty(t, "plan"), Limit: drawLimit(t), Who: drawWho(t)}
 	case 2:
-		return &TokenIssueRequested{TokenID: drawNonEmpty(t, "token"), SecretHash: Hash([]byte(drawText(t, "secret")))}
+		return &TokenIssueRequested{
+			TokenID: drawNonEmpty(t, "token"), SecretHash: Hash([]byte(drawText(t, "secret"))), TokenTerms: drawTerms(t), Who: drawWho(t),
+		}
 	case 3:
-		return &TokenRevokeRequested{TokenID: drawNonEmpty(t, "token")}
+		return &TokenRevokeRequested{TokenID: drawNonEmpty(t, "token"), Who: drawWho(t)}
+	case 4:
+		return &JobUpdateRequested{JobID: drawNonEmpty(t, "job"), IfVersion: drawVersion(t), Changes: drawChanges(t)}
+	case 5:
+		return &JobDeleteRequested{JobID: drawNonEmpty(t, "job"), IfVersion: drawVersion(t)}
 	}
 	return &JobCaptureRequested{
 		Month: drawMonth(t), Job: drawJob(t), CanonicalURL: drawNonEmpty(t, "canonical_url"),
@@ -75,7 +110,7 @@ func drawRequestBody(t *rapid.T) RequestBody {
 func drawDecisionBody(t *rapid.T, partition int) DecisionBody {
 	source := Source{CanonicalURL: drawText(t, "canonical_url"), SourceRules: rapid.Int().Draw(t, "rules"), PayloadHash: drawDigest(t, "payload")}
 	count := Count{Month: drawMonth(t), Used: rapid.Int64Min(0).Draw(t, "used"), Limit: drawLimit(t)}
-	switch rapid.IntRange(0, 8).Draw(t, "type of decision") {
+	switch rapid.IntRange(0, 10).Draw(t, "type of decision") {
 	case 0:
 		return &JobCaptureDuplicated{JobID: drawText(t, "job"), SourceURL: drawText(t, "url"), Source: source, Count: count}
 	case 1:
@@ -87,13 +122,22 @@ func drawDecisionBody(t *rapid.T, partition int) DecisionBody {
 	case 3:
 		return &RequestRefused{Kind: drawText(t, "kind"), Reason: drawText(t, "reason"), Detail: drawText(t, "detail")}
 	case 4:
-		return &AccountOpened{Plan: drawText(t, "plan"), Limit: drawLimit(t)}
+		return &AccountOpened{Plan: drawText(t, "plan"), Limit: drawLimit(t), Who: drawWho(t)}
 	case 5:
-		return &PlanChanged{Plan: drawText(t, "plan"), Limit: drawLimit(t), PreviousPlan: drawText(t, "previous"), PreviousLimit: drawLimit(t)}
+		return &PlanChanged{
+			Plan: drawText(t, "plan"), Limit: drawLimit(t), PreviousPlan: drawText(t, "previous"), PreviousLimit: drawLimit(t), Who: drawWho(t),
+		}
 	case 6:
-		return &TokenIssued{TokenID: drawText(t, "token"), SecretHash: drawDigest(t, "secret")}
+		return &TokenIssued{TokenID: drawText(t, "token"), SecretHash: drawDigest(t, "secret"), TokenTerms: drawTerms(t), Who: drawWho(t)}
 	case 7:
-		return &TokenRevoked{TokenID: drawText(t, "token")}
+		return &TokenRevoked{TokenID: drawText(t, "token"), Who: drawWho(t)}
+	case 8:
+		return &JobUpdated{
+			JobID: drawText(t, "job"), Version: drawVersion(t), Job: drawJob(t), CanonicalURL: source.CanonicalURL,
+			Changed: rapid.SliceOf(rapid.SampledFrom(EditableFields())).Draw(t, "changed"),
+		}
+	case 9:
+		return &JobDeleted{JobID: drawText(t, "job"), Version: drawVersion(t), CanonicalURL: source.CanonicalURL}
 	}
 	return &JobCaptured{
 		JobID: drawText(t, "job"), Job: drawJob(t), Source: source, Count: count,

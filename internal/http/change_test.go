@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"jobtally/internal/capture"
 	"jobtally/internal/events"
@@ -269,4 +270,29 @@ func TestDecodePatch(t *testing.T) {
 			t.Errorf("%s: %v", body, err)
 		}
 	}
+}
+
+// FuzzDecodePatch: a patch of any bytes has a problem, or changes that leave a job within its bounds.
+func FuzzDecodePatch(f *testing.F) {
+	for _, body := range []string{`{"title":"T","notes":null}`, `{"status":"applied","job_type":""}`, `{"id":"x"}`, `{}`, `[]`, `{"title":null}`, `{"notes":"\ud83d"}`} {
+		f.Add([]byte(body))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		changes, err := decodePatch(body)
+		if err != nil {
+			var p *problem
+			if !errors.As(err, &p) || !utf8.Valid(encode(p)) {
+				t.Fatalf("%q: %v is no problem", body, err)
+			}
+			return
+		}
+		job := events.Job{SourceURL: "https://a.example/1", Title: "T", Company: "C", Status: "saved", CapturedVia: "api"}
+		for name, text := range changes {
+			*job.Editable(name) = text
+		}
+		if len(changes) == 0 {
+			t.Fatalf("%q changes nothing", body)
+		}
+		checkBounds(t, job)
+	})
 }

@@ -51,13 +51,12 @@ func (a *api) record(c echo.Context, request *events.Request) (r asked, err erro
 	recorded(c, r.position)
 	prefer := parsePrefer(c.Request().Header["Prefer"])
 	decision, folded, err := a.decision(c, r.position, prefer.patience(captureWait))
-	if errors.Is(err, events.ErrNotFound) { // the account was erased meanwhile, and the request with it
+	switch {
+	case errors.Is(err, events.ErrNotFound) && request.Account == callOf(c).account: // erased meanwhile, with the request
+		return r, newProblem(codeAccountUnknown, "")
+	case errors.Is(err, events.ErrNotFound):
 		return r, newProblem(codeAccountUnknown, detailNoAccount)
-	}
-	if err != nil {
-		return r, err
-	}
-	if folded && !isOn(&decision, request) {
+	case folded && !isOn(&decision, request):
 		return r, a.appendFailed(c, onAnotherRequest(r.position))
 	}
 	prefer.apply(c.Response().Header(), !folded)

@@ -7,9 +7,6 @@ func suggestion(name string, known []string) string {
 	if best := nearest(name, known); best != "" {
 		return "did you mean " + best + "?"
 	}
-	if len(known) == 1 {
-		return "its field is " + known[0]
-	}
 	return "its fields are " + strings.Join(known, ", ")
 }
 

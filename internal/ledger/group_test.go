@@ -90,22 +90,29 @@ func TestOneSyncServesAGroup(t *testing.T) {
 func TestGroupIsNeverDividedAmongBatches(t *testing.T) {
 	t.Parallel()
 	l, held, _ := newLedgerOnLine(t)
-	const size = 100
+	const waiting, size = maxGroup - 60, 100
 	ctx := within(t)
-	singles := heldAppends(t, l, held)
+	until := func(reached func() bool) {
+		t.Helper()
+		for ; !reached(); runtime.Gosched() {
+			if ctx.Err() != nil {
+				t.Fatal("what is appended does not wait")
+			}
+		}
+	}
+	count, sent := l.appenders[0].count.Load, l.nc.Stats().OutMsgs
+	held.toServer.Lock()
+	inFlight := appendAll(t, l, "first", 1)
+	until(func() bool { return l.nc.Stats().OutMsgs > sent })
+	singles := appendAll(t, l, "single", waiting)
+	until(func() bool { return count() == 1+waiting })
 	grouped := make(chan []outcome, 1)
-	count := l.appenders[0].count.Load
-	for count() < heldCount && ctx.Err() == nil {
-		runtime.Gosched()
-	}
 	go func() { grouped <- appendGroup(ctx, l, "group", size) }()
-	for count() < heldCount+size && ctx.Err() == nil {
-		runtime.Gosched()
-	}
+	until(func() bool { return count() == 1+waiting+size })
 	more := appendAll(t, l, "more", maxGroup)
 	held.toServer.Unlock()
 	group := <-grouped
-	all := append(append(take(t, singles, heldCount), take(t, more, maxGroup)...), group...)
+	all := append(append(append(take(t, inFlight, 1), take(t, singles, waiting)...), take(t, more, maxGroup)...), group...)
 	wantTogether(t, group)
 	wantRecorded(t, l, all)
 

@@ -258,6 +258,12 @@ func TestAuditFindsRemovedDecisions(t *testing.T) {
 func TestAuditFindsEveryEditedRow(t *testing.T) {
 	t.Parallel()
 	h := erasedHouse(t)
+	job := h.jobOf(t, h.append(t, "rich", "job", captureOf(december.Next(), "https://example.com/job")))
+	h.append(t, "rich", "update", &events.JobUpdateRequested{JobID: job, Changes: map[string]string{"status": "applied", "company": "Example"}})
+	h.append(t, "rich", "terms", &events.TokenIssueRequested{
+		TokenID: "terms", SecretHash: events.Hash([]byte("terms")), TokenTerms: events.TokenTerms{Scopes: events.Scopes(), Name: "name", LastFour: "four", ExpiresAt: december.Start()},
+	})
+	h.decideAll(t, "a", h.capture(t, "rich", "many", chunkSize))
 	db := h.open(t, "a")
 	columns := column(t, db, `SELECT t.name || ' ' || c.name || ' ' || c.type FROM sqlite_schema AS t, pragma_table_info(t.name) AS c
 		WHERE t.type = 'table' AND t.name != 'ledger'`)
@@ -286,12 +292,12 @@ func TestAuditFindsEveryEditedRow(t *testing.T) {
 		}
 		try(fmt.Sprintf("UPDATE OR REPLACE %s SET %s = %s WHERE %s", f[0], f[1], value, one), "row of "+f[0])
 	}
-	for _, table := range []string{"accounts", "decisions", "jobs", "months", "tokens"} {
+	for _, table := range []string{"accounts", "chunks", "decisions", "jobs", "months", "tokens", "words"} {
 		try("DELETE FROM "+table, "is missing")
 	}
 	try("DELETE FROM partitions", "follows from no request") // nothing is folded then
 	try("INSERT INTO months VALUES ('demo', '2026-10', 0, 0, 0, 0, 0, 0, 0, 0, 0, zeroblob(32))", "demo row of months 2026-10 follows from no request")
-	try("INSERT INTO jobs VALUES ('demo', 7, 0, 'job_x', zeroblob(16), '2026-11', 1, 7, 'saved', 'api', zeroblob(8))", "0-7 demo row of jobs 7 follows from no request")
+	try("INSERT INTO jobs VALUES ('demo', 1, 0, 'job_x', zeroblob(16), '2026-11', 1, 1, 'saved', 'api', zeroblob(8))", "0-1 demo row of jobs follows from no request")
 	try("UPDATE months SET used = used - 1 WHERE account = 'demo' AND used > 0", fmt.Sprintf("0-%d demo row of months 2026-11: used", h.heads(t).Requests))
 }
 

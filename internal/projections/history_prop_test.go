@@ -10,57 +10,89 @@ import (
 
 	"pgregory.net/rapid"
 
+	"jobtally/internal/capture"
 	"jobtally/internal/events"
 )
 
-// drawRequests draws a past in which accounts are opened, exhausted and changed, and requests come again.
-func drawRequests(t *rapid.T) []events.Request {
-	requests := []*events.Request{}
-	for range rapid.IntRange(1, 60).Draw(t, "n") {
+// drawRequests draws a past in which accounts are opened, exhausted and changed, requests come again, and jobs change and go.
+func drawRequests(t *rapid.T) (requests []events.Request) {
+	state, captured := capture.NewState(), map[string][]string{}
+	for i := range rapid.SampledFrom([]int{1, 10, 40, 80}).Draw(t, "n") { // left alone, rapid draws a handful
 		account := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "account")
 		id := rapid.SampledFrom([]string{"1", "2", "3", "4", "5", "6", "ü \"%", "8"}).Draw(t, "id")
-		r := request(account, id, drawBody(t))
+		r := request(account, id, drawBody(t, captured[account]))
 		r.Time = r.Time.Add(time.Duration(rapid.IntRange(0, 1e9).Draw(t, "later")))
-		requests = append(requests, r)
+		m := r.Message(1)
+		m.Sequence = uint64(i + 1)
+		requests = append(requests, drawSpoilt(t, m))
+		d := capture.Decide(state, &requests[i])
+		state.Fold(&d)
+		if b, is := d.Body.(*events.JobCaptured); is {
+			captured[account] = append(captured[account], b.JobID)
+		}
 	}
-	return recordedWithMalformed(t, requests)
+	return requests
 }
 
-func drawBody(t *rapid.T) events.RequestBody {
+// drawBody draws what is asked of an account that captured some jobs.
+func drawBody(t *rapid.T, captured []string) events.RequestBody {
 	limit := rapid.Int64Range(-1, 4).Draw(t, "limit")
 	token := rapid.SampledFrom([]string{"t1", "t2"}).Draw(t, "token")
-	switch rapid.IntRange(0, 9).Draw(t, "kind") {
+	switch rapid.IntRange(0, 13).Draw(t, "kind") {
 	case 0, 1:
 		return openWith(limit)
 	case 2:
-		return &events.PlanChangeRequested{Plan: "other", Limit: limit}
+		return &events.PlanChangeRequested{Plan: "other", Limit: limit, Who: events.Who{By: "operator", Reason: token}}
 	case 3:
-		return &events.TokenIssueRequested{TokenID: token, SecretHash: events.Hash([]byte(token))}
+		return &events.TokenIssueRequested{TokenID: token, SecretHash: events.Hash([]byte(token)), TokenTerms: events.TokenTerms{Name: token}}
 	case 4:
 		return &events.TokenRevokeRequested{TokenID: token}
+	case 5, 6, 7:
+		changes := map[string]string{"status": rapid.SampledFrom(events.Statuses()).Draw(t, "status"), "company": token}
+		return &events.JobUpdateRequested{JobID: drawJob(t, captured), IfVersion: drawIfVersion(t), Changes: changes}
+	case 8, 9:
+		return &events.JobDeleteRequested{JobID: drawJob(t, captured), IfVersion: drawIfVersion(t)}
 	}
 	month := rapid.SampledFrom([]events.Month{november, december}).Draw(t, "month")
 	return captureOf(month, "https://example.com/"+rapid.StringMatching("[1-9]").Draw(t, "url"))
 }
 
-// recordedWithMalformed numbers the requests and spoils some of them on their way.
+// drawJob draws a job that was captured, be it deleted since, or one that never was.
+func drawJob(t *rapid.T, captured []string) string {
+	i := rapid.IntRange(0, 9).Draw(t, "job")
+	if i == 9 || len(captured) == 0 {
+		return "job_none"
+	}
+	return captured[len(captured)-1-i%len(captured)]
+}
+
+func drawIfVersion(t *rapid.T) int64 {
+	return rapid.SampledFrom([]int64{0, 0, 0, 1, 2}).Draw(t, "if version")
+}
+
+// drawSpoilt spoils some messages on their way.
+func drawSpoilt(t *rapid.T, m events.Message) events.Request {
+	switch rapid.IntRange(0, 20).Draw(t, "spoil") {
+	case 0:
+		m.Data = []byte("{")
+	case 1:
+		m.Subject = "requests.0.A.job_capture"
+	case 2:
+		m.Header["ce-id"] = nil
+	}
+	d, err := events.DecodeRequest(m, 0, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// recordedWithMalformed numbers the requests and spoils some of them.
 func recordedWithMalformed(t *rapid.T, requests []*events.Request) (decoded []events.Request) {
 	for i, r := range requests {
 		m := r.Message(1)
 		m.Sequence = uint64(i + 1)
-		switch rapid.IntRange(0, 20).Draw(t, "spoil") {
-		case 0:
-			m.Data = []byte("{")
-		case 1:
-			m.Subject = "requests.0.A.job_capture"
-		case 2:
-			m.Header["ce-id"] = nil
-		}
-		d, err := events.DecodeRequest(m, 0, 1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		decoded = append(decoded, d)
+		decoded = append(decoded, drawSpoilt(t, m))
 	}
 	return decoded
 }
@@ -153,6 +185,9 @@ func TestDecidingFromTheFileIsDecidingFromEverything(t *testing.T) {
 					rt.Fatalf("decision %d of the batch from %d: %s", i+1, start+1, difference)
 				}
 				outcomes[events.OutcomeOf(d.Body)]++
+				if refused, is := d.Body.(*events.RequestRefused); is {
+					outcomes[refused.Reason]++
+				}
 			}
 			unfolded, start = append(unfolded, decisions...), end
 		}
@@ -163,6 +198,7 @@ func TestDecidingFromTheFileIsDecidingFromEverything(t *testing.T) {
 	})
 	for _, outcome := range []string{
 		"captured", "duplicated", "rejected", "repeated", "refused", "opened", "plan_changed", "token_issued", "token_revoked",
+		"updated", "deleted", "not_found", "version_conflict",
 	} {
 		if outcomes[outcome] == 0 {
 			t.Errorf("nothing was %s: %v", outcome, outcomes)

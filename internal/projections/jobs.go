@@ -90,29 +90,24 @@ type storedJob struct {
 }
 
 // scanJob reads jobColumns, behind others.
-func scanJob(scan func(...any) error, before ...any) (storedJob, error) {
-	job, _, err := scanJobData(scan, before...)
-	return job, err
-}
-
-// scanJobData also returns the data of the decision that has the job's content.
-func scanJobData(scan func(...any) error, before ...any) (job storedJob, data []byte, err error) {
+func scanJob(scan func(...any) error, before ...any) (job storedJob, err error) {
 	var captured, updated, ceType string
+	var data []byte
 	into := append(before, &job.sequence, &job.ID, &job.Version, &job.changed, &captured, &updated, &ceType, &data)
 	if err := scan(into...); err != nil {
-		return job, nil, err
+		return job, err
 	}
 	if job.CapturedAt, err = parseTime(captured); err != nil {
-		return job, nil, err
+		return job, err
 	}
 	if job.UpdatedAt, err = parseTime(updated); err != nil {
-		return job, nil, err
+		return job, err
 	}
 	content, _, err := contentOf(ceType, data)
 	if err == nil {
 		job.Job = *content
 	}
-	return job, data, err
+	return job, err
 }
 
 // Job returns a job in an account's tracker. The error is ErrNotFound when it has none under that id.

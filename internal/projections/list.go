@@ -1,6 +1,7 @@
 package projections
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"math"
@@ -50,7 +51,7 @@ func (l *listing) read() error {
 	if err := l.list(l.stmts.updated); err != nil {
 		return err
 	}
-	slices.SortFunc(l.found, func(a, b storedJob) int { return int(int64(b.changed) - int64(a.changed)) })
+	slices.SortFunc(l.found, func(a, b storedJob) int { return cmp.Compare(b.changed, a.changed) })
 	l.found = l.found[:min(len(l.found), l.Limit+1)]
 	return nil
 }

@@ -150,3 +150,53 @@ func TestBackupIsAPrefixToStartFrom(t *testing.T) {
 		t.Errorf("there are %q", left)
 	}
 }
+
+// A file of version 2, whose jobs had no versions and which had no word index, tells quotas, and is ready for no question that
+// it has no answer to.
+func TestAFileOfVersion2TellsWhatItCan(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "projection.db")
+	db := openDB(t, path)
+	ok(t, db.Apply(0, history(t)))
+	ok(t, db.Close())
+	editFile(t, path, `PRAGMA user_version = 2; DROP TABLE chunks; DROP TABLE words; DROP TABLE jobs;
+		CREATE TABLE jobs (account TEXT NOT NULL, id TEXT NOT NULL, url_key BLOB NOT NULL, month TEXT NOT NULL, partition INTEGER NOT NULL,
+			sequence INTEGER NOT NULL, PRIMARY KEY (account, id)) STRICT, WITHOUT ROWID;
+		DROP TABLE tokens;
+		CREATE TABLE tokens (id TEXT NOT NULL, account TEXT NOT NULL, secret_hash BLOB NOT NULL, admin INTEGER NOT NULL, revoked INTEGER NOT NULL,
+			PRIMARY KEY (id, account)) STRICT, WITHOUT ROWID;
+		ALTER TABLE accounts DROP COLUMN opened; ALTER TABLE accounts DROP COLUMN planned; ALTER TABLE accounts DROP COLUMN indexed;
+		ALTER TABLE accounts DROP COLUMN loose`)
+	_, err := Open(path, "the-ledger", 1)
+	var version *VersionError
+	if !errors.As(err, &version) || version.Newer() || version.Version != 2 {
+		t.Fatalf("opened with %v", err)
+	}
+	outdated := must[*DB](t)(OpenOutdated(path, "the-ledger", 1))
+	defer outdated.Close()
+	if q := must[capture.Quota](t)(outdated.Quota(within(t), "demo", november)); q.Used != 20 {
+		t.Errorf("quota %+v", q)
+	}
+	ctx := within(t)
+	for name, read := range map[string]func() error{
+		"Job":  func() error { _, err := outdated.Job(ctx, "demo", "x"); return err },
+		"Jobs": func() error { _, err := outdated.Jobs(ctx, "demo", capture.JobQuery{Limit: 1}); return err },
+		"search": func() error {
+			_, err := outdated.Jobs(ctx, "demo", capture.JobQuery{Limit: 1, Text: "x", Updated: true})
+			return err
+		},
+		"Lookup":   func() error { _, err := outdated.Lookup(ctx, "demo", []string{"x"}); return err },
+		"Account":  func() error { _, err := outdated.Account(ctx, "demo"); return err },
+		"Accounts": func() error { _, err := outdated.Accounts(ctx, "", 1); return err },
+		"Tokens":   func() error { _, err := outdated.Tokens(ctx, "t1"); return err },
+		"TokensOf": func() error { _, err := outdated.TokensOf(ctx, "demo", "", 1); return err },
+		"Try": func() error {
+			_, err := outdated.Try(ctx, []*events.Request{request("demo", "x", captureOf(november, "https://example.com/x"))})
+			return err
+		},
+	} {
+		if err := read(); !errors.Is(err, events.ErrUnavailable) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

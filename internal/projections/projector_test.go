@@ -23,6 +23,11 @@ func (h *house) past(t *testing.T, prefix string) events.Position {
 	h.append(t, "demo", prefix+"again", captureOf(november, "https://example.com/"+prefix+"/1"))
 	h.append(t, "demo", prefix+"token", &events.TokenIssueRequested{TokenID: prefix, SecretHash: events.Hash([]byte(prefix))})
 	h.append(t, "nobody", prefix, captureOf(november, "https://example.com/1"))
+	first := h.append(t, "rich", prefix+"changes", captureOf(november, "https://example.com/"+prefix+"/changes"))
+	job := h.jobOf(t, first)
+	h.append(t, "rich", prefix+"update", &events.JobUpdateRequested{JobID: job, IfVersion: 1, Changes: map[string]string{"status": "applied"}})
+	h.append(t, "rich", prefix+"conflict", &events.JobDeleteRequested{JobID: job, IfVersion: 1})
+	h.append(t, "rich", prefix+"delete", &events.JobDeleteRequested{JobID: job})
 	return h.append(t, "demo", prefix+"plan", &events.PlanChangeRequested{Plan: "plan", Limit: 70})
 }
 

@@ -172,14 +172,15 @@ CREATE TABLE chunks (
   PRIMARY KEY (account, chunk)
 ) STRICT, WITHOUT ROWID;
 
--- The words of a chunk, in order, in blocks: each word with the places of its jobs in the chunk.
+-- The words of a chunk, in order, in blocks: each word with the places of its jobs in the chunk. With a rowid the key is an
+-- index of its own, which is narrow, and the blocks need no overflow pages.
 CREATE TABLE words (
   account TEXT    NOT NULL,
   chunk   INTEGER NOT NULL,
   first   TEXT    NOT NULL, -- word of the block
   block   BLOB    NOT NULL,
   PRIMARY KEY (account, chunk, first)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
 CREATE TABLE tokens (
   id          TEXT    NOT NULL,

@@ -16,7 +16,7 @@ type readStatements struct {
 
 	erased, lastErasures, erasures, lastDecision *sql.Stmt
 
-	newest, updated, lookup, page, filtered, edits, loose, chunks, words *sql.Stmt // of jobs
+	newest, updated, lookup, page, passing, allPassing, loose, chunks, words *sql.Stmt // of jobs
 
 	account, list, issued, issuedOf *sql.Stmt // of accounts and their tokens
 }
@@ -119,13 +119,14 @@ func (db *DB) prepare() error {
 			FROM json_each(?2) AS k CROSS JOIN jobs ON jobs.account = ?1 AND url_key = unhex(k.value)` + joinContent},
 		{db.reading, &r.page, `SELECT ` + jobColumns + `
 			FROM json_each(?2) AS k CROSS JOIN jobs ON jobs.account = ?1 AND jobs.sequence = k.value` + joinContent},
-		{db.reading, &r.filtered, `SELECT jobs.sequence FROM jobs WHERE jobs.account = ?1` + filters},
-		{db.reading, &r.edits, `SELECT sequence, changed FROM jobs INDEXED BY updated_jobs WHERE account = ? AND version > 1`},
+		{db.reading, &r.passing, `SELECT jobs.sequence, changed
+			FROM json_each(?2) AS k CROSS JOIN jobs ON jobs.account = ?1 AND jobs.sequence = k.value WHERE 1` + filters},
+		{db.reading, &r.allPassing, `SELECT jobs.sequence, changed FROM jobs WHERE jobs.account = ?1` + filters},
 		{db.reading, &r.loose, strings.ReplaceAll(looseJobs, "?2", "(SELECT indexed FROM accounts WHERE name = ?1)")},
-		{db.reading, &r.chunks, `SELECT chunk, jobs FROM chunks WHERE account = ?`},
+		{db.reading, &r.chunks, `SELECT chunk, jobs FROM chunks WHERE account = ? AND chunk < ? ORDER BY chunk DESC LIMIT ?`},
 		{db.reading, &r.words, `SELECT c.chunk, block FROM chunks AS c CROSS JOIN words AS w ON w.account = c.account AND w.chunk = c.chunk
 			AND first >= coalesce((SELECT max(first) FROM words WHERE account = c.account AND chunk = c.chunk AND first <= ?2), '')
-			AND first < ?2 || char(1114111) WHERE c.account = ?1`},
+			AND first < ?2 || char(1114111) WHERE c.account = ?1 AND c.chunk BETWEEN ?3 AND ?4`},
 		{db.reading, &r.account, selectAccounts + ` WHERE name = ?`},
 		{db.reading, &r.list, selectAccounts + ` WHERE name > ? ORDER BY name LIMIT ?`},
 		{db.reading, &r.issued, `SELECT ` + tokenColumns + ` FROM tokens WHERE account = ? AND id > ? ORDER BY id LIMIT ?`},

@@ -41,7 +41,7 @@ func drawHistory(t *rapid.T, dir string) (live *DB, history []events.Decision, r
 	for range rapid.SampledFrom([]int{1, 10, 40, 80}).Draw(t, "n") { // left alone, rapid draws a handful
 		account := rapid.SampledFrom([]string{"a", "b", "c", "d"}).Draw(t, "account")
 		id := rapid.StringMatching("[1-9]").Draw(t, "id")
-		r := request(account, id, drawBody(t))
+		r := request(account, id, drawBody(t, nil))
 		r.Time = in(at).Add(time.Duration(rapid.IntRange(0, 1e9).Draw(t, "later")))
 		if _, is := r.Body.(*events.JobCaptureRequested); is {
 			r.ID = rapid.StringMatching("[1-3]").Draw(t, "id")

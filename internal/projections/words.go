@@ -1,6 +1,7 @@
 package projections
 
 import (
+	"bytes"
 	"cmp"
 	"database/sql"
 	"encoding/binary"
@@ -13,43 +14,33 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
+
+	"jobtally/internal/events"
 )
 
 const (
 	// chunkSize is how many jobs of an account are indexed together: the place of a job in its chunk is a byte.
 	chunkSize = 256
-	// blockSize is about how many bytes of words are read at once.
-	blockSize = 4096
+	// blockSize is about how many bytes of words are read at once: a few blocks are a page of the file.
+	blockSize = 960
 	// maxWordLength bounds a word, in bytes. Longer ones are known by their beginnings.
 	maxWordLength = 32
 )
 
-// jobText is what of a job is searched.
-type jobText struct {
-	Job struct {
-		Title       string `json:"title"`
-		Company     string `json:"company"`
-		Description string `json:"description"`
-	} `json:"job"`
-}
-
-// wordsIn calls word with each word of the content that a decision gives a job.
-func wordsIn(data []byte, word func(string)) error {
-	var text jobText
-	if err := json.Unmarshal(data, &text); err != nil {
-		return err
-	}
-	for _, s := range []string{text.Job.Title, text.Job.Company, text.Job.Description} {
+// wordsIn calls word with each word of what of a job is searched.
+func wordsIn(job *events.Job, word func(string)) {
+	for _, s := range []string{job.Title, job.Company, job.Description} {
 		eachWord(s, word)
 	}
-	return nil
 }
 
 // eachWord calls word with each word of a text: a run of letters and digits, in lower case and without accents. In scripts
 // that put no space between words each character is one.
 func eachWord(text string, word func(string)) {
-	if !isASCII(text) {
-		text = withoutAccents(text)
+	if isASCII(text) {
+		text = strings.ToLower(text)
+	} else {
+		text = folded(text)
 	}
 	for start := 0; start < len(text); {
 		c, size := utf8.DecodeRuneInString(text[start:])
@@ -65,17 +56,18 @@ func eachWord(text string, word func(string)) {
 				}
 				end += size
 			}
-			word(cutWord(strings.ToLower(text[start:end])))
+			word(cutWord(text[start:end]))
 		}
 		start = end
 	}
 }
 
+// isWordRune says whether a word has a character. A mark that takes a place of its own is one, as vowels are in Hindi.
 func isWordRune(c rune) bool {
 	if c < utf8.RuneSelf {
-		return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+		return 'a' <= c && c <= 'z' || '0' <= c && c <= '9'
 	}
-	return unicode.IsLetter(c) || unicode.IsDigit(c)
+	return unicode.IsLetter(c) || unicode.IsDigit(c) || unicode.Is(unicode.Mc, c)
 }
 
 func unspaced(c rune) bool {
@@ -91,14 +83,28 @@ func isASCII(s string) bool {
 	return true
 }
 
-// withoutAccents takes characters apart, as NFKD does, and drops the marks.
-func withoutAccents(s string) string {
-	return strings.Map(func(c rune) rune {
+// folded takes characters apart, as NFKD does, drops the marks, and writes what is left in lower case: STRASSE, Straße and
+// strasse become one. The syllables of Korean are put together again, so that each is one character.
+func folded(s string) string {
+	var b strings.Builder
+	b.Grow(len(s))
+	for _, c := range norm.NFKD.String(s) {
 		if unicode.Is(unicode.Mn, c) {
-			return -1
+			continue
 		}
-		return c
-	}, norm.NFKD.String(s))
+		c = unicode.ToLower(unicode.ToUpper(c)) // of some letters several are one in upper case
+		if plain, is := plainLetters[c]; is {
+			b.WriteString(plain)
+		} else {
+			b.WriteRune(c)
+		}
+	}
+	return norm.NFC.String(b.String())
+}
+
+// plainLetters are for letters that cannot be taken apart, and that many write with these.
+var plainLetters = map[rune]string{
+	'ß': "ss", 'æ': "ae", 'œ': "oe", 'ø': "o", 'ł': "l", 'đ': "d", 'ð': "d", 'þ': "th", 'ħ': "h",
 }
 
 func cutWord(word string) string {
@@ -155,14 +161,15 @@ func placesOf(chunk []looseJob) (sequences []byte, places map[string][]byte, err
 	places, previous := map[string][]byte{}, uint64(0)
 	for place, job := range chunk {
 		sequences, previous = binary.AppendUvarint(sequences, job.sequence-previous), job.sequence
-		err := wordsIn(job.data, func(word string) {
+		var content struct{ Job events.Job }
+		if err := json.Unmarshal(job.data, &content); err != nil {
+			return nil, nil, err
+		}
+		wordsIn(&content.Job, func(word string) {
 			if at := places[word]; len(at) == 0 || at[len(at)-1] != byte(place) {
 				places[word] = append(at, byte(place))
 			}
 		})
-		if err != nil {
-			return nil, nil, err
-		}
 	}
 	return sequences, places, nil
 }
@@ -195,7 +202,7 @@ func (b *batch) writeWords(account *accountRow, places map[string][]byte) error 
 	return write()
 }
 
-// placesIn adds the places of the words of a block that begin with a prefix.
+// placesIn calls add with the places of the words of a block that begin with a prefix.
 func placesIn(block []byte, prefix string, add func(place byte)) error {
 	for len(block) > 0 {
 		var word, places []byte
@@ -206,10 +213,12 @@ func placesIn(block []byte, prefix string, add func(place byte)) error {
 		if !ok {
 			return fmt.Errorf("%w: a block of the word index cannot be read", ErrMismatch)
 		}
-		if strings.HasPrefix(string(word), prefix) {
+		if bytes.HasPrefix(word, []byte(prefix)) {
 			for _, place := range places {
 				add(place)
 			}
+		} else if string(word) > prefix {
+			return nil // as are all words after it
 		}
 	}
 	return nil
