@@ -41,10 +41,12 @@ var house = map[string]struct {
 	"internal/contract":     {},
 	"internal/contracttest": {inside: []string{"docs", "internal/contract"}, alone: []string{"github.com/santhosh-tekuri/jsonschema"}},
 	"docs":                  {},
+	"client":                {},
+	"client/example":        {inside: []string{"client"}},
 }
 
 // pure are the packages that import the standard library only.
-var pure = []string{"internal/events", "internal/capture", "internal/token"}
+var pure = []string{"internal/events", "internal/capture", "internal/token", "client"}
 
 type listed struct {
 	ImportPath string
@@ -54,7 +56,7 @@ type listed struct {
 
 func packages(t *testing.T) (packages []listed) {
 	t.Helper()
-	out, err := exec.Command("go", "list", "-json=ImportPath,Name,Imports", "./cmd/...", "./docs", "./internal/...").Output()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Name,Imports", "./client/...", "./cmd/...", "./docs", "./internal/...").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
