@@ -111,6 +111,38 @@ func TestAnAdministratorOpensAnAccountAndItsTokens(t *testing.T) {
 	}
 }
 
+// TestWhatAnAdministratorAsksNeedNotBeAwaited asks for all of it without waiting, and finds it done by the time of the last position.
+func TestWhatAnAdministratorAsksNeedNotBeAwaited(t *testing.T) {
+	t.Parallel()
+	s := start(t, t.TempDir(), midNovember)
+	ops := s.admin(t)
+	s.settle(t)
+	_, kept := ops.issue(t, "demo", `{}`)
+	job := s.capture(t, jobURL(1)).wants(t, http.StatusCreated).Job.ID
+	s.remove(t, job, "Prefer: respond-async").wants(t, http.StatusAccepted)
+	var last reply
+	for _, c := range []struct{ method, path, body string }{
+		{"POST", "", `{"account":"acme"}`}, {"PUT", "/demo/plan", `{"limit":7}`}, {"POST", "/demo/tokens", `{"name":"laptop"}`},
+		{"DELETE", "/demo/tokens/" + kept.ID, ""},
+	} {
+		last = ops.ask(t, c.method, adminAccounts+c.path, c.body, "Prefer: respond-async").wants(t, http.StatusAccepted)
+		if last.Outcome != "pending" || last.header.Get("Preference-Applied") != "respond-async" {
+			t.Errorf("%s %s: %s", c.method, c.path, last.body)
+		}
+	}
+	folded := "Ledger-Position: " + last.Receipt.Position
+	ops.get(t, adminAccounts+"/acme", folded).wants(t, http.StatusOK)
+	s.get(t, "/api/jobs/"+job, folded).wantsProblem(t, http.StatusNotFound, "job_not_found")
+	s.wantsQuota(t, quota{1, 7, 6, december}, folded)
+	tokens := ops.get(t, adminAccounts+"/demo/tokens", folded)
+	if !strings.Contains(tokens.body, `"name":"laptop"`) || !strings.Contains(tokens.body, `"status":"revoked"`) {
+		t.Errorf("tokens %s", tokens.body)
+	}
+	for _, c := range []struct{ method, path, body string }{{"GET", "", ""}, {"PUT", "/plan", `{"limit":7}`}, {"POST", "/tokens", `{}`}} {
+		ops.ask(t, c.method, adminAccounts+"/nobody"+c.path, c.body).wantsProblem(t, http.StatusNotFound, "account_unknown")
+	}
+}
+
 func TestUsesOfTokensAreKeptAndErasedWithTheirAccount(t *testing.T) {
 	t.Parallel()
 	data := t.TempDir()

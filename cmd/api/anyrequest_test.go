@@ -96,8 +96,9 @@ func (s *service) drivers(t *testing.T, n int) []*driver {
 	s.operator(t, "account", "open", "victim-0")
 	revoked := s.operator(t, "token", "issue", "--account", "demo")
 	s.operator(t, "token", "revoke", strings.Split(revoked, "_")[1], "--account", "demo")
+	reader := s.operator(t, "token", "issue", "--account", "demo", "--scope", "jobs:read")
 	s.settle(t)
-	tokens := []string{ops.token, s.token, limited.token, revoked, unknownToken, s.token[:30], ""}
+	tokens := []string{ops.token, s.token, limited.token, reader, revoked, unknownToken, s.token[:30], ""}
 	plain := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: n}}
 	t.Cleanup(plain.CloseIdleConnections)
 	drivers := make([]*driver, n)

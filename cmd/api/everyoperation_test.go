@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -14,6 +13,16 @@ import (
 
 // example sends the request that the contract gives as the example of an operation, with headers as call takes them.
 func (c client) example(t *testing.T, o *contract.Operation, headers ...string) reply {
+	t.Helper()
+	var body []byte
+	if len(o.Body) > 0 {
+		body = o.Body[0].Schema.Example()
+	}
+	return c.exampleWith(t, o, body, headers...)
+}
+
+// exampleWith sends it with another body.
+func (c client) exampleWith(t *testing.T, o *contract.Operation, body []byte, headers ...string) reply {
 	t.Helper()
 	g, query, path := generator{}, url.Values{}, o.Path
 	for _, p := range o.Parameters {
@@ -27,12 +36,10 @@ func (c client) example(t *testing.T, o *contract.Operation, headers ...string) 
 	if len(query) > 0 {
 		path += "?" + query.Encode()
 	}
-	var body io.Reader
 	if len(o.Body) > 0 {
-		body = bytes.NewReader(o.Body[0].Schema.Example())
 		headers = append([]string{"Content-Type: " + o.Body[0].Type}, headers...)
 	}
-	r, err := c.call(o.Method, path, body, headers...)
+	r, err := c.call(o.Method, path, bytes.NewReader(body), headers...)
 	if err != nil {
 		t.Error(err)
 	}
@@ -67,6 +74,26 @@ func TestEveryOperationWantsATokenThatMayDoIt(t *testing.T) {
 				ops.example(t, o, "Ledger-Position: seven").wantsProblem(t, http.StatusBadRequest, "invalid_position")
 			}
 		})
+	}
+}
+
+// TestEveryOperationChecksItsBody sends bodies that are said to be something else, or are too large.
+func TestEveryOperationChecksItsBody(t *testing.T) {
+	t.Parallel()
+	s := start(t, t.TempDir(), midNovember)
+	ops := s.admin(t)
+	s.settle(t)
+	for _, o := range theContract().Operations {
+		if len(o.Body) == 0 {
+			continue
+		}
+		most := 256 << 10
+		if o.ID == "captureJobs" {
+			most = 4 << 20
+		}
+		ops.example(t, o, "Content-Type: text/plain").wantsProblem(t, http.StatusUnsupportedMediaType, "unsupported_media_type")
+		ops.exampleWith(t, o, bytes.Repeat([]byte(" "), most+1)).wantsProblem(t, http.StatusRequestEntityTooLarge, "body_too_large")
+		ops.exampleWith(t, o, bytes.Repeat([]byte(" "), most)).wantsProblem(t, http.StatusBadRequest, "invalid_request")
 	}
 }
 
