@@ -82,6 +82,7 @@ type driver struct {
 	url     string
 	http    *http.Client
 	tokens  []string // of which the first is good for everything
+	issued  []string // the paths of tokens that it had issued
 }
 
 // drivers returns n of them, with an account that has no limit, one that soon reaches its own, and tokens that are not good.
@@ -166,8 +167,11 @@ func (d *driver) draw(o *contract.Operation) *drawn {
 
 func (d *driver) drawParameters(o *contract.Operation, r *drawn, wrong func() bool) {
 	query := url.Values{}
+	if o.ID == "revokeToken" && len(d.issued) > 0 && d.chance(50) {
+		r.path = d.one(d.issued[max(0, len(d.issued)-5):])
+	}
 	for _, p := range o.Parameters {
-		if !p.Required && d.chance(75) {
+		if !p.Required && (d.chance(75) || p.Name == "source" && d.chance(90)) { // which reads the whole ledger
 			continue
 		}
 		values := d.texts(p.Schema)
@@ -219,7 +223,7 @@ func (d *driver) drawBody(o *contract.Operation, r *drawn, wrong func() bool) {
 	form := o.Body[d.IntN(len(o.Body))]
 	r.header.Set("Content-Type", form.Type)
 	if form.Type == "application/x-ndjson" {
-		r.body = d.lines(o)
+		r.body = d.lines(o, wrong)
 	} else {
 		value := d.value(form.Schema)
 		r.body, _ = json.Marshal(value)
@@ -236,12 +240,12 @@ func (d *driver) drawBody(o *contract.Operation, r *drawn, wrong func() bool) {
 }
 
 // lines returns the items of the JSON form, one a line.
-func (d *driver) lines(o *contract.Operation) []byte {
+func (d *driver) lines(o *contract.Operation, wrong func() bool) []byte {
 	var b bytes.Buffer
 	items, _ := d.array(o.Body[0].Schema.Properties()[0].Schema).([]any)
 	for _, item := range items {
 		text, _ := json.Marshal(item)
-		if d.chance(10) {
+		if wrong() { // also what makes no line of it, or several
 			text = d.spoil(item)
 		}
 		fmt.Fprintf(&b, "%s\n%s", text, d.one([]string{"", "", "\n"}))
@@ -342,6 +346,9 @@ var learnable = map[string]*regexp.Regexp{
 
 // learn keeps some of what an answer tells, to ask for it later.
 func (d *driver) learn(x *contracttest.Exchange) {
+	if at := x.Header.Get("Location"); strings.Contains(at, "/tokens/") {
+		d.issued = append(d.issued, at)
+	}
 	for name, value := range learnable {
 		if m := value.FindSubmatch(x.Body); m != nil && d.chance(20) {
 			d.known[name] = append(d.known[name], string(m[1]))
