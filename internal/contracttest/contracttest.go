@@ -70,7 +70,8 @@ const resource = "contract:openapi.yaml"
 // validURL holds a text to no more than the contract says of URLs: which ones are taken is for the service to say.
 func validURL(v any) error {
 	text, isText := v.(string)
-	if scheme, _, _ := strings.Cut(strings.ToLower(strings.TrimSpace(text)), ":"); isText && scheme != "http" && scheme != "https" && text != "" {
+	text = strings.TrimSpace(text)
+	if scheme, _, _ := strings.Cut(strings.ToLower(text), ":"); isText && scheme != "http" && scheme != "https" && text != "" {
 		return fmt.Errorf("%q is no http or https URL", text)
 	}
 	return nil
