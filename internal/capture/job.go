@@ -22,7 +22,7 @@ type JobQuery struct {
 	Company     string // in any case, and with any white space around it
 	CapturedVia string
 	Month       events.Month // that the job counts in
-	Text        string       // words, each of which begins a word of title, company or description
+	Text        string       // words, each of which begins a word of title, company or the first 20,000 characters of description
 	Updated     bool         // the jobs that changed last come first, and not those that were captured last
 	Before      uint64       // the Next of the page before
 	Limit       int          // jobs of a page, positive

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -266,4 +267,41 @@ func TestTriesGoOnThroughAReplace(t *testing.T) {
 	}
 	cancel()
 	trying.Wait()
+}
+
+func TestDecidingWaitsForOneTryHoweverManyThereAre(t *testing.T) {
+	t.Parallel()
+	db := newDB(t)
+	var requests []*events.Request
+	for i := range 100 {
+		requests = append(requests, request("demo", fmt.Sprint(i), captureOf(november, fmt.Sprintf("https://example.com/%d", i))))
+	}
+	decoded := recorded(t, requests...)
+	const loads, clients = 50, 16
+	var tries atomic.Int64
+	var trying sync.WaitGroup
+	ctx, cancel := context.WithCancel(within(t))
+	for range clients {
+		trying.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := db.Try(ctx, requests); err != nil {
+					t.Error(err)
+					return
+				}
+				tries.Add(1)
+			}
+		})
+	}
+	until(t, "all of them try", func() bool { return tries.Load() >= clients })
+	before := tries.Load()
+	for range loads {
+		_, _, err := db.Load(0, decoded)
+		ok(t, err)
+	}
+	between := tries.Load() - before
+	cancel()
+	trying.Wait()
+	if most := int64(loads * clients / 3); between > most {
+		t.Errorf("%d tries went between %d loads of who decides, not %d at most", between, loads, most)
+	}
 }

@@ -27,7 +27,7 @@ import (
 var schema string
 
 // schemaVersion is the user_version of the file. It changes with schema.sql, and whenever Apply writes other rows.
-const schemaVersion = 3
+const schemaVersion = 4
 
 // busyTimeout is how long a connection waits for another that has the file locked.
 const busyTimeout = 5 * time.Second
@@ -40,6 +40,7 @@ type DB struct {
 	ledgerID string
 
 	loadMu sync.Mutex   // held for the whole of a Load
+	tryMu  sync.Mutex   // held by the one Try that may be in a Load, or wait for it
 	mu     sync.Mutex   // held for the whole of an Apply: there is one writer
 	gate   sync.RWMutex // read-held for the whole of a read of the file or the cache; see hold
 	pass   func()       // gate.RUnlock

@@ -9,7 +9,8 @@ import (
 
 // Try returns the decisions that requests of one account would get if they were the next, in order. Nothing is recorded. They
 // are decided as any other requests are, on what is folded. The error is ErrUnavailable while the file is only read. It must
-// not hold off a Replace, which waits for that with the lock of a Load taken: the Load is enough.
+// not hold off a Replace, which waits for that with the lock of a Load taken: the Load is enough. However many try, those who
+// decide wait for the Load of one.
 func (db *DB) Try(_ context.Context, requests []*events.Request) ([]events.Decision, error) {
 	partition := events.PartitionOf(requests[0].Account, len(db.partitions))
 	decoded := make([]events.Request, len(requests))
@@ -21,7 +22,9 @@ func (db *DB) Try(_ context.Context, requests []*events.Request) ([]events.Decis
 			return nil, err
 		}
 	}
+	db.tryMu.Lock()
 	state, position, err := db.Load(partition, decoded)
+	db.tryMu.Unlock()
 	if err != nil {
 		return nil, err
 	}

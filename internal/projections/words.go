@@ -25,6 +25,9 @@ const (
 	blockSize = 960
 	// maxWordLength bounds a word, in bytes. Longer ones are known by their beginnings.
 	maxWordLength = 32
+	// searchedLength bounds what of a text is searched, in characters, of which one that is taken apart may be many. All accounts
+	// of a partition wait for the fold that fills a chunk, be it of the longest texts there are, with no word in two of them.
+	searchedLength = 20_000
 )
 
 // wordsIn calls word with each word of what of a job is searched.
@@ -35,10 +38,10 @@ func wordsIn(job *events.Job, word func(string)) {
 }
 
 // eachWord calls word with each word of a text: a run of letters and digits, in lower case and without accents. In scripts
-// that put no space between words each character is one.
+// that put no space between words each character is one. Of a long text it is the beginning.
 func eachWord(text string, word func(string)) {
 	if isASCII(text) {
-		text = strings.ToLower(text)
+		text = strings.ToLower(text[:min(len(text), searchedLength)])
 	} else {
 		text = folded(text)
 	}
@@ -87,16 +90,21 @@ func isASCII(s string) bool {
 // strasse become one. The syllables of Korean are put together again, so that each is one character.
 func folded(s string) string {
 	var b strings.Builder
-	b.Grow(len(s))
-	for _, c := range norm.NFKD.String(s) {
-		if unicode.Is(unicode.Mn, c) {
-			continue
-		}
-		c = unicode.ToLower(unicode.ToUpper(c)) // of some letters several are one in upper case
-		if plain, is := plainLetters[c]; is {
-			b.WriteString(plain)
-		} else {
-			b.WriteRune(c)
+	b.Grow(min(len(s), searchedLength))
+	var apart norm.Iter
+	apart.InitString(norm.NFKD, s)
+	for characters := 0; characters < searchedLength && !apart.Done(); {
+		for _, c := range string(apart.Next()) {
+			characters++
+			if unicode.Is(unicode.Mn, c) {
+				continue
+			}
+			c = unicode.ToLower(unicode.ToUpper(c)) // of some letters several are one in upper case
+			if plain, is := plainLetters[c]; is {
+				b.WriteString(plain)
+			} else {
+				b.WriteRune(c)
+			}
 		}
 	}
 	return norm.NFC.String(b.String())

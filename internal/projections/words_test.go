@@ -10,6 +10,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"jobtally/internal/capture"
 	"jobtally/internal/events"
 )
 
@@ -148,6 +149,36 @@ func TestWordIndexReadsBack(t *testing.T) {
 			if has, err := hasWords(chunk[i].data, []string{word}); !has || err != nil {
 				t.Errorf("%s: job %d has it not, %v", word, sequence, err)
 			}
+		}
+	}
+}
+
+// TestTheBeginningOfALongTextIsSearched, and no more, however much its characters are when they are taken apart: else one
+// account could hold up all others. A job is found by the same words before and after it is in the index.
+func TestTheBeginningOfALongTextIsSearched(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"plain ", "Ümläut ", "\ufdfa", "工", "a" + strings.Repeat("\u0301", 50), "\uac00"} {
+		words, characters := 0, 0
+		eachWord(strings.Repeat(text, 100_000/len([]rune(text))), func(word string) {
+			words++
+			characters += len([]rune(word))
+		})
+		if most := searchedLength + 100; words == 0 || words > most || characters > most {
+			t.Errorf("%q: %d words of %d characters", text, words, characters)
+		}
+	}
+	tr := newTrackerOf(t, 1)
+	tr.ask("a", openWith(-1))
+	for i := range chunkSize + 10 {
+		body := captureOf(november, fmt.Sprintf("https://example.com/%d", i))
+		body.Job.Description = "begins " + strings.Repeat([]string{"plain ", "Ümläut "}[i%2], 3000) + "middle" + strings.Repeat(" ", searchedLength) + "ends"
+		tr.ask("a", body)
+	}
+	tr.settle()
+	for word, want := range map[string]int{"begins": chunkSize + 10, "middle": chunkSize/2 + 5, "ends": 0} {
+		page := must[capture.JobPage](t)(tr.db.Jobs(within(t), "a", capture.JobQuery{Text: word, Limit: 2 * chunkSize}))
+		if len(page.Jobs) != want {
+			t.Errorf("%d jobs have the word %s, want %d", len(page.Jobs), word, want)
 		}
 	}
 }
