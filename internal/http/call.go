@@ -26,6 +26,7 @@ type call struct {
 	// but for an administrator's call.
 	account   string
 	token     capture.Token
+	accepted  time.Time // when the token was; measures a duration only
 	partition int
 
 	position events.Position // of the request that it recorded, or asks about; zero for any other call

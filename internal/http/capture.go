@@ -40,6 +40,9 @@ func (a *api) postCapture(c echo.Context) error {
 func (a *api) submit(c echo.Context, request *events.Request, write func(events.Decision) error) error {
 	header := c.Response().Header()
 	header.Set(headerIdempotencyKey, quoteKey(request.ID))
+	if err := a.recordable(c); err != nil {
+		return err
+	}
 	position, err := a.backend.Append(c.Request().Context(), request)
 	if err != nil {
 		return a.appendFailed(c, err)
