@@ -32,6 +32,11 @@ func (a *api) postBatch(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	leave, err := a.limits.room(c)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	b, err := readBatch(c)
 	if err != nil {
 		return err
