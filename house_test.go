@@ -190,6 +190,39 @@ func TestComposeStartsWhatIsThere(t *testing.T) {
 	}
 }
 
+// TestImageHasWhatIsBuilt takes what the Dockerfile does, of what .dockerignore lets through, and looks for all that the commands
+// are made of.
+func TestImageHasWhatIsBuilt(t *testing.T) {
+	dockerfile, err := os.ReadFile("Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ignored, err := os.ReadFile(".dockerignore")
+	if err != nil {
+		t.Fatal(err)
+	}
+	image := t.TempDir()
+	for _, line := range regexp.MustCompile(`(?m)^COPY ([^-].*)$`).FindAllStringSubmatch(string(dockerfile), -1) {
+		paths := strings.Fields(line[1])
+		into := image + "/" + paths[len(paths)-1] // which ends with a slash if it is a directory
+		for _, path := range paths[:len(paths)-1] {
+			top, _, _ := strings.Cut(path, "/")
+			if !strings.Contains("\n"+string(ignored), "\n!"+top+"\n") {
+				t.Errorf(".dockerignore keeps %s from the Dockerfile", path)
+			}
+			if out, err := exec.Command("sh", "-c", `mkdir -p "${1%/*}" && cp -r "$0" "$1"`, path, into).CombinedOutput(); err != nil {
+				t.Fatalf("COPY %s: %s", path, out)
+			}
+		}
+	}
+	var wrong strings.Builder
+	list := exec.Command("go", "list", "-deps", "./cmd/...")
+	list.Dir, list.Stderr = image, &wrong
+	if err := list.Run(); err != nil {
+		t.Errorf("what the Dockerfile copies cannot be built: %v\n%s", err, &wrong)
+	}
+}
+
 // TestDocumentsNameWhatExists follows the relative links of the documents, and the test names that they give as
 // proof of a promise.
 func TestDocumentsNameWhatExists(t *testing.T) {

@@ -104,11 +104,14 @@ func checkNoQuery(u *url.URL) error {
 }
 
 // appendFailed returns what a client is told about an append that failed. The log has the cause of an unknown outcome;
-// that the ledger takes no requests is told there once, by whoever found out, and not for each of them.
+// that the ledger takes no requests is told there once, by whoever found out, and not for each of them; nor is it told of
+// clients that left, or anybody could fill the log.
 func (a *api) appendFailed(c echo.Context, err error) error {
 	err = fmt.Errorf("append a request: %w", err)
 	if errors.Is(err, events.ErrUnknownOutcome) {
-		a.logFailure(c, err)
+		if c.Request().Context().Err() == nil {
+			a.logFailure(c, err)
+		}
 		return newProblem(codeOutcomeUnknown, "")
 	}
 	return err

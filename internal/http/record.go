@@ -45,6 +45,9 @@ func (a *api) ask(c echo.Context, account string, body events.RequestBody, unkno
 
 // record appends a request, and waits for the decision on it for as long as the client prefers.
 func (a *api) record(c echo.Context, request *events.Request) (r asked, err error) {
+	if err := a.recordable(c); err != nil {
+		return r, err
+	}
 	if r.position, err = a.backend.Append(c.Request().Context(), request); err != nil {
 		return r, a.appendFailed(c, err)
 	}

@@ -42,7 +42,11 @@ func TestAppendFailuresAreCountedByReason(t *testing.T) {
 	if _, errs := all(t.Context(), make([]*events.Request, 3)); errs[0] != nil || !errors.Is(errs[1], events.ErrUnavailable) {
 		t.Errorf("of a group: %v", errs)
 	}
-	for reason, want := range map[error]float64{events.ErrUnavailable: 3, events.ErrUnknownOutcome: 2, nil: 1} {
+	left, leave := context.WithCancel(t.Context())
+	leave()
+	fails = fmt.Errorf("%w: %w", events.ErrUnknownOutcome, context.Canceled)
+	appending(left, &events.Request{})
+	for reason, want := range map[error]float64{events.ErrUnavailable: 3, events.ErrUnknownOutcome: 2, context.Canceled: 1, nil: 1} {
 		if got := testutil.ToFloat64(m.refused[reason]); got != want {
 			t.Errorf("%v: %v, want %v", reason, got, want)
 		}
