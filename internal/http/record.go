@@ -17,6 +17,15 @@ func byAdministrator(c echo.Context, reason string) events.Who {
 	return events.Who{By: "token:" + callOf(c).token.ID, Reason: reason}
 }
 
+// readAsked reads the body of what an administrator asks for, which has no query, and may be answered before it is decided.
+func readAsked(c echo.Context) ([]byte, error) {
+	c.Response().Header().Add("Vary", "Prefer")
+	if err := checkNoQuery(c.Request().URL); err != nil {
+		return nil, err
+	}
+	return readBody(c)
+}
+
 // asked is what became of a request: the decision on it or, where that takes longer than the client waits, nil.
 type asked struct {
 	position events.Position

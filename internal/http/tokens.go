@@ -116,11 +116,7 @@ func expiryOf(t *capture.Token) string {
 // postToken answers POST /api/admin/accounts/{account}/tokens. The answer is the only one that ever has the token: also where
 // its issue is pending. No retry is told it again, so there is no Idempotency-Key for it.
 func (a *api) postToken(c echo.Context) error {
-	c.Response().Header().Add("Vary", "Prefer")
-	if err := checkNoQuery(c.Request().URL); err != nil {
-		return err
-	}
-	body, err := readBody(c)
+	body, err := readAsked(c)
 	if err != nil {
 		return err
 	}
