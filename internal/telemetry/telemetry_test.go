@@ -178,11 +178,14 @@ func (c *counting) ExportSpans(_ context.Context, spans []sdk.ReadOnlySpan) erro
 func (c *counting) Shutdown(context.Context) error { return nil }
 
 func TestEndpointsAndAddressesThatCannotBe(t *testing.T) {
-	for _, cfg := range []Config{{OTLPEndpoint: "127.0.0.1:4318"}, {OTLPEndpoint: "unix:///x"}, {MetricsAddr: "nowhere"}, {MetricsAddr: "127.0.0.1:99999"}} {
+	for _, cfg := range []Config{{OTLPEndpoint: "127.0.0.1:4318"}, {OTLPEndpoint: "unix:///x"}, {OTLPEndpoint: "http://user:secret@127.0.0.1:4318"}, {OTLPEndpoint: "http://127.0.0.1:4318?key=secret"},
+		{MetricsAddr: "nowhere"}, {MetricsAddr: "127.0.0.1:99999"}} {
 		cfg.Log = quiet()
 		if w, err := Start(t.Context(), cfg); err == nil {
 			w.Close()
 			t.Errorf("%+v was taken", cfg)
+		} else if strings.Contains(err.Error(), "secret") {
+			t.Errorf("%+v: %v", cfg, err)
 		}
 	}
 }
