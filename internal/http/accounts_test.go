@@ -19,14 +19,14 @@ const admins = "/api/admin/accounts"
 func TestOwnAccount(t *testing.T) {
 	n, asBob := newAdministered(t)
 	const annas = `{"account":"anna","plan":"two","limit":2,"opened_at":"2024-01-15T10:20:30.456Z",` +
-		`"quota":{"used":%d,"limit":2,"remaining":%d,"reset_date":"2024-02-01"},"token":{"id":"%s","scopes":[]}}`
+		`"quota":{"used":%d,"limit":2,"remaining":%d,"reset_date":"2024-02-01"},"token":{"id":"%s","scopes":["jobs:read","jobs:write"]}}`
 	x := n.send(t, "GET", "/api/account", "")
 	x.wants(t, 200, fmt.Sprintf(annas, 0, 2, n.anna.ID()))
 	x.wantsHeader(t, "Ledger-Position: 0-5", "Cache-Control: private, no-cache")
 	n.send(t, "POST", "/api/jobs", gopher).wants(t, 201, "{…")
 	n.send(t, "GET", "/api/account", "").wants(t, 200, fmt.Sprintf(annas, 1, 1, n.anna.ID()))
 	n.send(t, "GET", "/api/account", "", asBob).wants(t, 200, `{"account":"bob","plan":"free","limit":-1,"opened_at":"2024-01-15T10:20:30.456Z",`+
-		`"quota":{"used":0,"limit":-1,"remaining":-1,"reset_date":"2024-02-01"},"token":{"id":"`+n.bob.ID()+`","scopes":["admin"]}}`)
+		`"quota":{"used":0,"limit":-1,"remaining":-1,"reset_date":"2024-02-01"},"token":{"id":"`+n.bob.ID()+`","scopes":["jobs:read","jobs:write","admin"]}}`)
 	n.send(t, "GET", "/api/account", "", "Authorization: ").wantsProblem(t, codeTokenMissing)
 	n.Account = func(context.Context, string) (a capture.StoredAccount, err error) { return a, events.ErrNotFound }
 	n.send(t, "GET", "/api/account", "").wantsProblem(t, codeAccountUnknown)
@@ -227,7 +227,7 @@ func TestPendingAdministration(t *testing.T) {
 	}
 	x := n.send(t, "POST", annasAccount+"/tokens", `{"name":"laptop"}`, asBob, "Prefer: wait=0")
 	x.wantsHeader(t, "Retry-After: 1", "Cache-Control: no-store", "Preference-Applied: wait=0")
-	m := regexp.MustCompile(`^{"outcome":"pending","token":"(jt_\w{12}_\w{38})","id":"(\w{12})","name":"laptop","scopes":\[\],"receipt":{"position":"0-9"}}$`).FindStringSubmatch(x.body)
+	m := regexp.MustCompile(`^{"outcome":"pending","token":"(jt_\w{12}_\w{38})","id":"(\w{12})","name":"laptop","scopes":\["jobs:read","jobs:write"\],"receipt":{"position":"0-9"}}$`).FindStringSubmatch(x.body)
 	if x.StatusCode != 202 || m == nil {
 		t.Fatalf("%d %s", x.StatusCode, x.body)
 	}
