@@ -55,7 +55,7 @@ func TestAnAdministratorOpensAnAccountAndItsTokens(t *testing.T) {
 
 	acme, all := ops.issue(t, "acme", `{"name":"laptop"}`)
 	reader, read := ops.issue(t, "acme", `{"scopes":["jobs:read"],"expires_at":"2026-11-16T00:00:00Z"}`)
-	if len(all.Scopes) != 0 || fmt.Sprintf("%s %s", read.Scopes, read.ExpiresAt) != "[jobs:read] 2026-11-16T00:00:00.000Z" {
+	if fmt.Sprintf("%s %s %s", all.Scopes, read.Scopes, read.ExpiresAt) != "[jobs:read jobs:write] [jobs:read] 2026-11-16T00:00:00.000Z" {
 		t.Errorf("issued %+v and %+v", all.Scopes, read)
 	}
 	reader.wantsQuota(t, quota{0, 1, 1, december})
