@@ -5,6 +5,7 @@ COPY go.mod go.sum ./
 RUN go mod download
 COPY cmd cmd
 COPY internal internal
+COPY docs/docs.go docs/openapi.yaml docs/
 RUN go build -trimpath -o /out/ ./cmd/...
 
 FROM debian:bookworm-slim

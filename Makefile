@@ -40,9 +40,7 @@ lint: bin/staticcheck lint-api ## Check format, vet, staticcheck and the contrac
 	bin/staticcheck ./...
 
 lint-api: ## Check docs/openapi.yaml with the linter of Redocly
-	@command -v npx >/dev/null || { echo 'the linter of docs/openapi.yaml needs these Debian packages, or their like: nodejs npm'; exit 1; }
-	REDOCLY_TELEMETRY=off REDOCLY_SUPPRESS_UPDATE_NOTICE=true \
-	  npx --yes @redocly/cli@2.77.0 lint --format=stylish docs/openapi.yaml
+	@.ci/lint-api
 
 vuln: ## Look the code up in the Go vulnerability database, which has to be reached
 	@.ci/vuln

@@ -41,10 +41,12 @@ var house = map[string]struct {
 	"internal/contract":     {},
 	"internal/contracttest": {inside: []string{"docs", "internal/contract"}, alone: []string{"github.com/santhosh-tekuri/jsonschema"}},
 	"docs":                  {},
+	"client":                {},
+	"client/example":        {inside: []string{"client"}},
 }
 
 // pure are the packages that import the standard library only.
-var pure = []string{"internal/events", "internal/capture", "internal/token"}
+var pure = []string{"internal/events", "internal/capture", "internal/token", "client"}
 
 type listed struct {
 	ImportPath string
@@ -54,7 +56,7 @@ type listed struct {
 
 func packages(t *testing.T) (packages []listed) {
 	t.Helper()
-	out, err := exec.Command("go", "list", "-json=ImportPath,Name,Imports", "./cmd/...", "./docs", "./internal/...").Output()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Name,Imports", "./client/...", "./cmd/...", "./docs", "./internal/...").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,6 +187,39 @@ func TestComposeStartsWhatIsThere(t *testing.T) {
 		if out, err := exec.Command("docker", "compose", "config", "--quiet").CombinedOutput(); err != nil {
 			t.Errorf("docker compose config: %v\n%s", err, out)
 		}
+	}
+}
+
+// TestImageHasWhatIsBuilt takes what the Dockerfile does, of what .dockerignore lets through, and looks for all that the commands
+// are made of.
+func TestImageHasWhatIsBuilt(t *testing.T) {
+	dockerfile, err := os.ReadFile("Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ignored, err := os.ReadFile(".dockerignore")
+	if err != nil {
+		t.Fatal(err)
+	}
+	image := t.TempDir()
+	for _, line := range regexp.MustCompile(`(?m)^COPY ([^-].*)$`).FindAllStringSubmatch(string(dockerfile), -1) {
+		paths := strings.Fields(line[1])
+		into := image + "/" + paths[len(paths)-1] // which ends with a slash if it is a directory
+		for _, path := range paths[:len(paths)-1] {
+			top, _, _ := strings.Cut(path, "/")
+			if !strings.Contains("\n"+string(ignored), "\n!"+top+"\n") {
+				t.Errorf(".dockerignore keeps %s from the Dockerfile", path)
+			}
+			if out, err := exec.Command("sh", "-c", `mkdir -p "${1%/*}" && cp -r "$0" "$1"`, path, into).CombinedOutput(); err != nil {
+				t.Fatalf("COPY %s: %s", path, out)
+			}
+		}
+	}
+	var wrong strings.Builder
+	list := exec.Command("go", "list", "-deps", "./cmd/...")
+	list.Dir, list.Stderr = image, &wrong
+	if err := list.Run(); err != nil {
+		t.Errorf("what the Dockerfile copies cannot be built: %v\n%s", err, &wrong)
 	}
 }
 

@@ -34,6 +34,8 @@ type plan struct {
 	accounts, jobsEach int
 	limit              int64 // captures a month of each account
 	blocks             int   // the accounts come in so many blocks, each followed by the jobs of its accounts
+
+	posting func(serial int) events.Job // what is captured; posting, unless given
 }
 
 // build makes a data directory by appending requests through a node, as a service would, but not over HTTP. The jobs
@@ -59,6 +61,13 @@ func (p plan) build(ctx context.Context, path string, progress func(string)) (d 
 		progress(fmt.Sprintf("%s: %d of %d accounts, %d jobs", p, first+b.count, p.accounts, (first+b.count)*p.jobsEach))
 	}
 	return d, nil
+}
+
+func (p plan) job(serial int) events.Job {
+	if p.posting == nil {
+		return posting(serial)
+	}
+	return p.posting(serial)
 }
 
 // String names the plan.
@@ -101,7 +110,7 @@ func (b bulk) add(ctx context.Context) error {
 	}
 	return askAll(ctx, b.node, b.count*b.plan.jobsEach, "captured", func(i int) (*events.Request, error) {
 		serial := b.first + i%b.count + i/b.count*b.plan.accounts
-		return captureRequest(at(i).name, serial, time.Now())
+		return captureRequest(at(i).name, serial, b.plan.job(serial), time.Now())
 	})
 }
 

@@ -58,7 +58,7 @@ func (s *suite) onCluster(ctx context.Context, use func(*cluster) (sample, error
 		return result, err
 	}
 	for i := range rawMessages {
-		request, err := captureRequest(accounts.accounts[i%len(accounts.accounts)].name, i, time.Now())
+		request, err := captureRequest(accounts.accounts[i%len(accounts.accounts)].name, i, posting(i), time.Now())
 		if err != nil {
 			return result, err
 		}

@@ -55,7 +55,7 @@ func openRaw(ctx context.Context, dir string, accounts []account) (r *rawLedger,
 	}
 	now := time.Now()
 	for i := range rawMessages {
-		request, err := captureRequest(accounts[i%len(accounts)].name, i, now)
+		request, err := captureRequest(accounts[i%len(accounts)].name, i, posting(i), now)
 		if err != nil {
 			return r, err
 		}

@@ -40,8 +40,7 @@ func newAccount(i int) account {
 }
 
 // captureRequest returns what the API makes of a capture: the same fields, as many bytes.
-func captureRequest(of string, serial int, now time.Time) (*events.Request, error) {
-	job := posting(serial)
+func captureRequest(of string, serial int, job events.Job, now time.Time) (*events.Request, error) {
 	canonical, err := capture.CanonicalSource(job.SourceURL)
 	if err != nil {
 		return nil, err

@@ -15,17 +15,18 @@ type sizes struct {
 	accounts       int // of the nearly empty ledger
 	many, jobsEach int // accounts of the full ledger, and the jobs of each
 	decisions      int // that are folded and decided again
+	tracked        int // jobs of the account whose tracker is searched
 }
 
 func full(runs int) sizes {
 	return sizes{runs: runs, warmup: time.Second, window: 5 * time.Second,
-		accounts: 10_000, many: 100_000, jobsEach: 10, decisions: 500_000}
+		accounts: 10_000, many: 100_000, jobsEach: 10, decisions: 500_000, tracked: 100_000}
 }
 
 // quick is a smoke run: it shows that every row works, and its figures are those of cold and small ledgers.
 func quick(runs int) sizes {
 	return sizes{runs: runs, warmup: 200 * time.Millisecond, window: time.Second,
-		accounts: 2_000, many: 5_000, jobsEach: 10, decisions: 50_000}
+		accounts: 2_000, many: 5_000, jobsEach: 10, decisions: 50_000, tracked: 10_000}
 }
 
 // fullBlocks is in how many blocks the accounts of the full ledger come.
@@ -41,6 +42,7 @@ type suite struct {
 
 	binary                   string     // of cmd/api
 	empty, exhausted, filled *ledgerDir // see accounts, atLimit, million
+	searched                 *ledgerDir // see tracker
 	folded                   string     // see foldedFile
 	serials                  int        // how many serial numbers are taken
 }

@@ -19,6 +19,7 @@ type Account struct {
 	Token       *TokenInfo  `json:"token,omitempty"`        // of the caller's own account: the token that asked
 	PlanChanged *PlanChange `json:"plan_changed,omitempty"` // for administrators, of an account that is asked for alone
 	Receipt     *Receipt    `json:"receipt,omitempty"`      // of an account that was just opened
+	Outcome     Outcome     `json:"outcome,omitempty"`      // Pending where the opening is recorded, and not decided yet: all else is empty
 }
 
 // PlanChange says who set a plan, when, and why.
@@ -47,6 +48,7 @@ type ChangedPlan struct {
 	Reason        string  `json:"reason,omitempty"`
 	Quota         Quota   `json:"quota"`
 	Receipt       Receipt `json:"receipt"`
+	Outcome       Outcome `json:"outcome,omitempty"` // Pending where the change is recorded, and not decided yet: all else is empty
 }
 
 // Account returns the account of the token.
@@ -98,10 +100,16 @@ func (a Admin) SetPlan(ctx context.Context, account string, plan Plan) (*Changed
 	return changed, nil
 }
 
-// EraseAccount has everything of an account forgotten, for good.
-func (a Admin) EraseAccount(ctx context.Context, account string) error {
-	_, err := a.c.do(ctx, call{method: http.MethodDelete, path: accountPath(account), again: true, admin: true})
-	return err
+// EraseAccount has everything of an account forgotten, for good. The outcome is Erased, or Pending.
+func (a Admin) EraseAccount(ctx context.Context, account string) (Outcome, error) {
+	return a.remove(ctx, accountPath(account))
+}
+
+// remove has what a path names removed, which does no harm where it is so already, and returns what became of that.
+func (a Admin) remove(ctx context.Context, path string) (Outcome, error) {
+	var answer struct{ Outcome Outcome }
+	_, err := a.c.do(ctx, call{method: http.MethodDelete, path: path, into: &answer, again: true, admin: true})
+	return answer.Outcome, err
 }
 
 // TokenInfo is a token as it is shown: without its secret.
@@ -129,6 +137,7 @@ type IssuedToken struct {
 	Token string `json:"token"`
 	TokenInfo
 	Receipt Receipt `json:"receipt"`
+	Outcome Outcome `json:"outcome,omitempty"` // Pending where the issue is recorded: the token holds once that is decided
 }
 
 // IssueToken issues a token of an account. It is not tried again where it is not known whether it was issued.
@@ -146,10 +155,7 @@ func (a Admin) Tokens(ctx context.Context, account string) iter.Seq2[TokenInfo, 
 	return list(ctx, a.c, call{path: accountPath(account) + "/tokens", admin: true}, func(page struct{ Tokens []TokenInfo }) []TokenInfo { return page.Tokens })
 }
 
-// RevokeToken revokes a token of an account, by its id. Revoking it again does no harm.
-func (a Admin) RevokeToken(ctx context.Context, account, id string) error {
-	_, err := a.c.do(ctx, call{
-		method: http.MethodDelete, path: accountPath(account) + "/tokens/" + url.PathEscape(id), again: true, admin: true,
-	})
-	return err
+// RevokeToken revokes a token of an account, by its id. Revoking it again does no harm. The outcome is Revoked, or Pending.
+func (a Admin) RevokeToken(ctx context.Context, account, id string) (Outcome, error) {
+	return a.remove(ctx, accountPath(account)+"/tokens/"+url.PathEscape(id))
 }

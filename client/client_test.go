@@ -103,7 +103,7 @@ func start(t *testing.T, args ...string) *service {
 
 func (s *service) client(t *testing.T, at string, options ...client.Option) *client.Client {
 	t.Helper()
-	c, err := client.New(at, s.token, options...)
+	c, err := client.New(at, s.token, append([]client.Option{client.HTTP(byContract(t))}, options...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,13 +111,15 @@ func (s *service) client(t *testing.T, at string, options ...client.Option) *cli
 }
 
 // admin is a client with a token of scope admin.
-func (s *service) admin(t *testing.T) client.Admin {
+func (s *service) admin(t *testing.T) client.Admin { return s.adminAt(t, s.url) }
+
+func (s *service) adminAt(t *testing.T, at string) client.Admin {
 	t.Helper()
 	out, err := exec.Command(filepath.Join(commands, "projector"), "token", "issue", "--account", "demo", "--scope", "admin", "--data", s.data).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := client.New(s.url, strings.TrimSpace(string(out)))
+	c, err := client.New(at, strings.TrimSpace(string(out)), client.HTTP(byContract(t)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,7 +255,7 @@ func TestAdministration(t *testing.T) {
 	}
 	expires := time.Now().Add(time.Hour)
 	issued := must[*client.IssuedToken](t)(admin.IssueToken(ctx, "acme", client.TokenTerms{Name: "laptop", ExpiresAt: &expires}))
-	acme, err := client.New(s.url, issued.Token)
+	acme, err := client.New(s.url, issued.Token, client.HTTP(byContract(t)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -282,8 +284,8 @@ func TestAdministration(t *testing.T) {
 	if !slices.Equal(names, []string{"acme", "demo"}) {
 		t.Errorf("accounts %q", names)
 	}
-	if err := admin.RevokeToken(ctx, "acme", issued.ID); err != nil {
-		t.Fatal(err)
+	if outcome := must[client.Outcome](t)(admin.RevokeToken(ctx, "acme", issued.ID)); outcome != client.Revoked {
+		t.Errorf("revoked: %s", outcome)
 	}
 	if _, err := acme.Quota(ctx); !errors.Is(err, client.TokenRevoked) {
 		t.Errorf("a revoked token: %v", err)
@@ -293,11 +295,40 @@ func TestAdministration(t *testing.T) {
 			t.Errorf("%+v, %v", token, err)
 		}
 	}
-	if err := admin.EraseAccount(ctx, "acme"); err != nil {
-		t.Fatal(err)
+	if outcome := must[client.Outcome](t)(admin.EraseAccount(ctx, "acme")); outcome != client.Erased {
+		t.Errorf("erased: %s", outcome)
 	}
 	if _, err := admin.Account(ctx, "acme"); !errors.Is(err, client.AccountUnknown) {
 		t.Errorf("an erased account: %v", err)
+	}
+}
+
+// TestAdministrationThatIsNotDecidedYet has a proxy before the service that prefers not to wait.
+func TestAdministrationThatIsNotDecidedYet(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	target, err := url.Parse(s.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(target)
+		r.Out.Header.Set("Prefer", "respond-async")
+	}})
+	t.Cleanup(proxy.Close)
+	admin, ctx := s.adminAt(t, proxy.URL), t.Context()
+	if opened := must[*client.Account](t)(admin.OpenAccount(ctx, "acme", client.Plan{})); opened.Outcome != client.Pending || opened.Receipt.Position == "" {
+		t.Errorf("opened %+v", opened)
+	}
+	if changed := must[*client.ChangedPlan](t)(admin.SetPlan(ctx, "demo", client.Plan{Plan: "pro"})); changed.Outcome != client.Pending {
+		t.Errorf("changed %+v", changed)
+	}
+	issued := must[*client.IssuedToken](t)(admin.IssueToken(ctx, "demo", client.TokenTerms{}))
+	if issued.Outcome != client.Pending || issued.Token == "" || issued.Receipt.Position == "" {
+		t.Errorf("issued %s %+v", issued.Outcome, issued.Receipt)
+	}
+	if outcome := must[client.Outcome](t)(admin.EraseAccount(ctx, "demo")); outcome != client.Pending {
+		t.Errorf("erased: %s", outcome)
 	}
 }
 

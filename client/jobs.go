@@ -25,6 +25,8 @@ const (
 	Pending     Outcome = "pending"   // recorded; what is decided comes later, under Receipt.Position
 	Updated     Outcome = "updated"
 	Deleted     Outcome = "deleted"
+	Revoked     Outcome = "revoked"     // of a token
+	Erased      Outcome = "erased"      // of an account
 	Invalid     Outcome = "invalid"     // an item of a batch that was not recorded
 	Unavailable Outcome = "unavailable" // as well: to be sent again
 	Unknown     Outcome = "unknown"     // an item that may have been recorded: to be sent again under its key

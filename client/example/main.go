@@ -55,6 +55,10 @@ func track(ctx context.Context, c *client.Client, out io.Writer) error {
 	case err != nil:
 		return err
 	}
+	if captured.Job == nil { // not decided yet, or deleted since
+		fmt.Fprintf(out, "%s\n", captured.Outcome)
+		return nil
+	}
 	fmt.Fprintf(out, "%s: %s, %d of %d used\n", captured.Outcome, captured.Job.Title, captured.Quota.Used, captured.Quota.Limit)
 	if _, err := c.UpdateJob(ctx, captured.Job.ID, client.Change{"status": "applied"}, captured.Job.Version); err != nil {
 		return err

@@ -55,7 +55,7 @@ func TestAnAdministratorOpensAnAccountAndItsTokens(t *testing.T) {
 
 	acme, all := ops.issue(t, "acme", `{"name":"laptop"}`)
 	reader, read := ops.issue(t, "acme", `{"scopes":["jobs:read"],"expires_at":"2026-11-16T00:00:00Z"}`)
-	if len(all.Scopes) != 0 || fmt.Sprintf("%s %s", read.Scopes, read.ExpiresAt) != "[jobs:read] 2026-11-16T00:00:00.000Z" {
+	if fmt.Sprintf("%s %s %s", all.Scopes, read.Scopes, read.ExpiresAt) != "[jobs:read jobs:write] [jobs:read] 2026-11-16T00:00:00.000Z" {
 		t.Errorf("issued %+v and %+v", all.Scopes, read)
 	}
 	reader.wantsQuota(t, quota{0, 1, 1, december})
@@ -88,6 +88,7 @@ func TestAnAdministratorOpensAnAccountAndItsTokens(t *testing.T) {
 	}
 	ops.ask(t, "DELETE", adminAccounts+"/demo/tokens/"+all.ID, "").wantsProblem(t, http.StatusNotFound, "token_not_found")
 	now.set(t, "2026-11-16T12:00:00Z")
+	reader.get(t, "/api/account").wantsProblem(t, http.StatusUnauthorized, "token_expired")
 	list := ops.get(t, path).wants(t, http.StatusOK)
 	for id, want := range map[string]string{all.ID: `"last_used":"2026-11-15","status":"revoked"`, read.ID: `"last_used":"2026-11-15","status":"expired"`} {
 		if !regexp.MustCompile(`{"id":"` + id + `",[^}]*` + want + `}`).MatchString(list.body) {
@@ -107,6 +108,38 @@ func TestAnAdministratorOpensAnAccountAndItsTokens(t *testing.T) {
 				t.Errorf("a secret was told: %s", said)
 			}
 		}
+	}
+}
+
+// TestWhatAnAdministratorAsksNeedNotBeAwaited asks for all of it without waiting, and finds it done by the time of the last position.
+func TestWhatAnAdministratorAsksNeedNotBeAwaited(t *testing.T) {
+	t.Parallel()
+	s := start(t, t.TempDir(), midNovember)
+	ops := s.admin(t)
+	s.settle(t)
+	_, kept := ops.issue(t, "demo", `{}`)
+	job := s.capture(t, jobURL(1)).wants(t, http.StatusCreated).Job.ID
+	s.remove(t, job, "Prefer: respond-async").wants(t, http.StatusAccepted)
+	var last reply
+	for _, c := range []struct{ method, path, body string }{
+		{"POST", "", `{"account":"acme"}`}, {"PUT", "/demo/plan", `{"limit":7}`}, {"POST", "/demo/tokens", `{"name":"laptop"}`},
+		{"DELETE", "/demo/tokens/" + kept.ID, ""},
+	} {
+		last = ops.ask(t, c.method, adminAccounts+c.path, c.body, "Prefer: respond-async").wants(t, http.StatusAccepted)
+		if last.Outcome != "pending" || last.header.Get("Preference-Applied") != "respond-async" {
+			t.Errorf("%s %s: %s", c.method, c.path, last.body)
+		}
+	}
+	folded := "Ledger-Position: " + last.Receipt.Position
+	ops.get(t, adminAccounts+"/acme", folded).wants(t, http.StatusOK)
+	s.get(t, "/api/jobs/"+job, folded).wantsProblem(t, http.StatusNotFound, "job_not_found")
+	s.wantsQuota(t, quota{1, 7, 6, december}, folded)
+	tokens := ops.get(t, adminAccounts+"/demo/tokens", folded)
+	if !strings.Contains(tokens.body, `"name":"laptop"`) || !strings.Contains(tokens.body, `"status":"revoked"`) {
+		t.Errorf("tokens %s", tokens.body)
+	}
+	for _, c := range []struct{ method, path, body string }{{"GET", "", ""}, {"PUT", "/plan", `{"limit":7}`}, {"POST", "/tokens", `{}`}} {
+		ops.ask(t, c.method, adminAccounts+"/nobody"+c.path, c.body).wantsProblem(t, http.StatusNotFound, "account_unknown")
 	}
 }
 

@@ -40,7 +40,7 @@ func TestTheWalkThroughTheAPI(t *testing.T) {
 		if !*rewrite {
 			t.Errorf("$ %s\nprints\n%s\nand the page shows\n%s", step.command, settled(printed[i]), settled(step.output))
 		}
-		shown = strings.Replace(shown, "$ "+step.command+"\n"+step.output, "$ "+step.command+"\n"+printed[i], 1)
+		shown = strings.Replace(shown, "$ "+step.command+"\n"+step.output, "$ "+step.command+"\n"+strings.ReplaceAll(printed[i], "\r", ""), 1)
 	}
 	if *rewrite && shown != string(page) {
 		if err := os.WriteFile(walkPage, []byte(shown), 0o600); err != nil {

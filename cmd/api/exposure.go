@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -38,6 +39,9 @@ func (n *networks) UnmarshalText(text []byte) error {
 		network, err := netip.ParsePrefix(entry)
 		if address, one := netip.ParseAddr(entry); one == nil {
 			network, err = netip.PrefixFrom(address, address.BitLen()), nil
+		}
+		if network.Addr().Is4In6() { // clients are told apart as IPv4, and none would be in it
+			err = errors.New("IPv4 in IPv6")
 		}
 		if err != nil || network != network.Masked() {
 			return fmt.Errorf("%q is not a network: write it like 10.0.0.0/8 or 192.0.2.1", entry)

@@ -91,6 +91,8 @@ func TestNetworks(t *testing.T) {
 		"10.0.0.0/8,":                 nil,
 		"10.0.0.0/33":                 nil,
 		"proxy.example":               nil,
+		"::ffff:10.0.0.0/104":         nil, // no client is in it
+		"::ffff:192.0.2.1":            nil,
 	} {
 		var read networks
 		err := read.UnmarshalText([]byte(text))

@@ -16,7 +16,7 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-var servesMetrics = regexp.MustCompile(`msg="serving metrics" addr=(\S+)`)
+var servesMetrics = regexp.MustCompile(`"?msg"?[=:]"serving metrics"[ ,]"?addr"?[=:]"?([^ ",\n]+)`)
 
 // metricsURL is where a service serves its metrics.
 func (s *service) metricsURL(t *testing.T) string {

@@ -13,7 +13,7 @@ import (
 )
 
 // told are paths that tell of the service, and so might tell too much. One that is not served is left out.
-var told = []string{"/livez", "/readyz", "/metrics", "/openapi.yaml", "/docs", "/debug/pprof/", "/api/account"}
+var told = []string{"/livez", "/readyz", "/metrics", "/api/jobs", "/openapi.yaml", "/docs", "/debug/pprof/", "/api/account"}
 
 // witness sends calls and keeps everything that was answered.
 type witness struct {
@@ -45,6 +45,9 @@ func (w *witness) misuse(t *testing.T, held string) {
 		"GET /api/jobs/quota?access_token=" + held, "GET /api/jobs/quota?" + held, "GET /api/jobs/" + held,
 		"GET /api/jobs/captures/" + held, "GET /api/jobs/quota/history/" + held, "GET /api/jobs/quota/history?cursor=" + held,
 		"POST /api/jobs?token=" + held, "DELETE /api/admin/accounts/" + held, "GET /" + held, "GET /api/jobs?q=" + held,
+		"PATCH /api/jobs/" + held, "DELETE /api/jobs/" + held, "GET /api/jobs/lookup?source_url=https://a.example/" + held, "POST /api/jobs/batch?" + held,
+		"GET /api/account?" + held, "GET /api/admin/accounts?cursor=" + held, "PUT /api/admin/accounts/" + held + "/plan",
+		"POST /api/admin/accounts/" + held + "/tokens", "DELETE /api/admin/accounts/demo/tokens/" + held,
 	} {
 		if r := w.send(t, call, jobAt(jobURL(1))); r.status < 400 || r.status > 499 {
 			t.Errorf("%s is answered %d", strings.ReplaceAll(call, held, "TOKEN"), r.status)
@@ -64,9 +67,29 @@ func (w *witness) misuse(t *testing.T, held string) {
 	for _, body := range []string{
 		held, `"` + held + `"`, `{"token":"` + held + `"}`, `{"source_url":"` + held + `","title":"T","company":"C"}`,
 		`{"source_url":"https://a.example/1","title":"T","company":"C","status":"` + held + `"}`,
-		`{"source_url":"https://a.example/1","title":"T","company":"C","captured_via":"` + held + `"}`,
+		`{"source_url":"https://a.example/1","title":"T","company":"C","captured_via":"` + held + `"}`, `{"` + held + `":""}`,
 	} {
 		w.send(t, "POST /api/jobs", body).wants(t, http.StatusBadRequest)
+		w.send(t, "PATCH /api/jobs/job_aaaaaaaaaaaaaaaaaaaaaaaa", body).wants(t, http.StatusBadRequest)
+		w.send(t, "POST /api/jobs/batch", `{"jobs":`+body+`}`).wants(t, http.StatusBadRequest)
+	}
+	item := `{"source_url":"https://a.example/1","title":"T","company":"C","idempotency_key":"` + held + `"}`
+	if r := w.send(t, "POST /api/jobs/batch", `{"jobs":[`+item+`]}`); len(r.Results) != 1 || r.Results[0].Outcome != "invalid" {
+		t.Errorf("a token as the key of an item: %d %s", r.status, strings.ReplaceAll(r.body, held, "TOKEN"))
+	}
+}
+
+// misuseAsAdministrator sends a token in what would be recorded of accounts and tokens.
+func (w *witness) misuseAsAdministrator(t *testing.T, held string) {
+	t.Helper()
+	const tokens, plan = "POST /api/admin/accounts/demo/tokens", "PUT /api/admin/accounts/demo/plan"
+	for _, c := range []struct{ call, body string }{
+		{"POST /api/admin/accounts", `{"account":"` + held + `"}`}, {"POST /api/admin/accounts", `{"account":"other","plan":"` + held + `"}`},
+		{plan, `{"plan":"pro","reason":"for ` + held + `"}`}, {plan, `{"plan":"` + held + `"}`}, {plan, `{"limit":"` + held + `"}`},
+		{tokens, `{"name":"` + held + `"}`}, {tokens, `{"name":"of ` + held + `'s"}`}, {tokens, `{"scopes":["` + held + `"]}`},
+		{tokens, `{"expires_at":"` + held + `"}`}, {tokens, `{"` + held + `":true}`},
+	} {
+		w.send(t, c.call, c.body).wants(t, http.StatusBadRequest)
 	}
 }
 
@@ -74,9 +97,10 @@ func (w *witness) misuse(t *testing.T, held string) {
 // and in every file but the one that is there to have a token.
 func TestNoTokenIsWrittenAnywhere(t *testing.T) {
 	t.Parallel()
-	s := startBinary(t, t.TempDir(), "--log-level", "debug", "--log-format", "json")
+	s := startBinary(t, t.TempDir(), "--log-level", "debug", "--log-format", "json", "--metrics-addr", "127.0.0.1:0")
 	anna, ops := s.accounts(t, 100, "anna")[0], s.admin(t)
 	s.settle(t)
+	issued, of := ops.issue(t, "anna", `{"name":"laptop","scopes":["jobs:read","jobs:write"],"expires_at":"2999-01-01T00:00:00Z"}`)
 	revoked := s.operator(t, "token", "issue", "--account", "anna")
 	s.operator(t, "token", "revoke", revoked, "--account", "anna")
 	s.settle(t)
@@ -84,9 +108,11 @@ func TestNoTokenIsWrittenAnywhere(t *testing.T) {
 	typo := typoIn(anna.token)
 
 	w := &witness{client: anna}
-	for _, c := range []client{anna, ops, s.client} {
+	for i, c := range []client{anna, ops, s.client, issued} {
 		w.client = c
-		captured := w.send(t, "POST /api/jobs", jobAt(jobURL(7))).wants(t, http.StatusCreated)
+		captured := w.send(t, "POST /api/jobs", jobAt(jobURL(7+i))).wants(t, http.StatusCreated)
+		w.send(t, "PATCH /api/jobs/"+captured.Job.ID, `{"notes":"x"}`).wants(t, http.StatusOK)
+		w.send(t, "POST /api/jobs/batch", `{"jobs":[`+jobAt(jobURL(7))+`]}`).wants(t, http.StatusOK)
 		for _, path := range append(told, "/api/jobs/quota", "/api/jobs/quota/history", "/api/jobs/"+captured.Job.ID, "/api/jobs/captures/"+captured.Receipt.Position) {
 			w.send(t, "GET "+path, "")
 		}
@@ -96,14 +122,20 @@ func TestNoTokenIsWrittenAnywhere(t *testing.T) {
 		w.send(t, "GET /api/jobs/quota", "").wants(t, http.StatusUnauthorized)
 		w.send(t, "POST /api/jobs", jobAt(jobURL(8))).wants(t, http.StatusUnauthorized)
 	}
-	all := []string{anna.token, ops.token, s.token, typo, revoked, never}
+	all := []string{anna.token, ops.token, s.token, typo, revoked, never, issued.token}
 	for _, held := range all {
 		w.client = anna // she sends it, in whatever way, with her own token
 		w.misuse(t, held)
+		w.client = ops
+		w.misuseAsAdministrator(t, held)
 	}
-	w.client = ops
+	for _, path := range []string{"", "/anna", "/anna/tokens", "/demo/tokens"} {
+		w.send(t, "GET /api/admin/accounts"+path, "").wants(t, http.StatusOK)
+	}
+	w.send(t, "DELETE /api/admin/accounts/anna/tokens/"+of.ID, "").wants(t, http.StatusOK)
 	w.send(t, "DELETE /api/admin/accounts/anna", "").wants(t, http.StatusOK)
-	s.operator(t, "status", "--json")
+	_, metrics := s.scrape(t)
+	w.answers = append(w.answers, metrics, s.operator(t, "status", "--json"), s.operator(t, "token", "list", "--account", "demo"))
 
 	s.wantsNoSecret(t, all, w)
 	s.stop(t)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"jobtally/internal/events"
 	internalhttp "jobtally/internal/http"
 	"jobtally/internal/token"
 )
@@ -16,7 +17,7 @@ import (
 // own, or with public about the service.
 type example struct {
 	public bool              // needs no token
-	admin  bool              // needs a token of scope admin
+	admin  bool              // is for administrators, who may act on any account
 	theirs map[string]string // the parameters of the path that name something of anna's
 	nobody map[string]string // ... that name something that never was
 	own    map[string]string // ... that name something of whoever calls
@@ -149,12 +150,19 @@ func (r reply) wantsAlike(t *testing.T, other reply) {
 // about what never was: the answers are alike, and nothing in them is of her.
 func TestNoRouteTellsOfAnotherAccount(t *testing.T) {
 	t.Parallel()
-	s := start(t, t.TempDir(), midNovember)
+	now := clockAt(t, "2026-11-15T12:00:00Z")
+	s := start(t, t.TempDir(), now.now)
+	ops := s.admin(t)
 	clients := s.accounts(t, 100, "anna", "bob")
 	anna, bob := newVictim(t, clients[0]), clients[1]
 	revoked := client{s.url, s.operator(t, "token", "issue", "--account", "anna"), s.http}
 	s.operator(t, "token", "revoke", revoked.token, "--account", "anna")
 	s.settle(t)
+	expired, _ := ops.issue(t, "anna", `{"expires_at":"2026-11-16T00:00:00Z"}`)
+	now.set(t, "2026-11-16T00:00:00Z")
+	reader, _ := ops.issue(t, "bob", `{"scopes":["jobs:read"]}`)
+	writer, _ := ops.issue(t, "bob", `{"scopes":["jobs:write"]}`)
+	lacking := map[string]client{events.ScopeJobsRead: writer, events.ScopeJobsWrite: reader, events.ScopeAdmin: bob}
 	before := []reply{anna.get(t, "/api/jobs/quota"), anna.get(t, "/api/jobs/"+anna.job)}
 
 	examples, routes := examplesOf(anna), internalhttp.Routes()
@@ -180,6 +188,7 @@ func TestNoRouteTellsOfAnotherAccount(t *testing.T) {
 			}{
 				"no token": {"", "token_missing"}, "malformed": {typoIn(anna.token), "token_malformed"},
 				"never issued": {token.New().Reveal(), "token_unknown"}, "revoked": {revoked.token, "token_revoked"},
+				"expired": {expired.token, "token_expired"},
 			} {
 				header := "Authorization: Bearer " + c.held
 				theirs, nobodys := anna.send(t, route, e, e.theirs, header), anna.send(t, route, e, e.nobody, header)
@@ -187,12 +196,18 @@ func TestNoRouteTellsOfAnotherAccount(t *testing.T) {
 				theirs.wantsNothingOf(t, anna)
 				theirs.wantsAlike(t, nobodys)
 			}
+			if c, needed := lacking[scopeOf(route)]; needed {
+				theirs := c.send(t, route, e, e.theirs)
+				theirs.wantsStatus(t, "without the scope", "scope_missing", http.StatusForbidden)
+				theirs.wantsNothingOf(t, anna)
+				theirs.wantsAlike(t, c.send(t, route, e, e.nobody))
+			}
+			if e.admin {
+				return
+			}
 			theirs := bob.send(t, route, e, e.theirs)
 			theirs.wantsNothingOf(t, anna)
 			switch {
-			case e.admin:
-				theirs.wantsStatus(t, "bob", "scope_missing", http.StatusForbidden)
-				theirs.wantsAlike(t, bob.send(t, route, e, e.nobody))
 			case e.theirs != nil:
 				theirs.wantsStatus(t, "bob", "", http.StatusNotFound)
 				theirs.wantsAlike(t, bob.send(t, route, e, e.nobody))
@@ -206,6 +221,20 @@ func TestNoRouteTellsOfAnotherAccount(t *testing.T) {
 	for i, path := range []string{"/api/jobs/quota", "/api/jobs/" + anna.job} {
 		anna.get(t, path).wantsSame(t, before[i])
 	}
+}
+
+// scopeOf returns the scope that a route needs, if it needs one.
+func scopeOf(route string) string {
+	method, path, _ := strings.Cut(route, " ")
+	switch {
+	case strings.HasPrefix(path, "/api/admin"):
+		return events.ScopeAdmin
+	case !strings.HasPrefix(path, "/api/jobs"):
+		return ""
+	case method == http.MethodGet || method == http.MethodHead:
+		return events.ScopeJobsRead
+	}
+	return events.ScopeJobsWrite
 }
 
 // wantsStatus checks status and, where there is a body, the code of a problem.

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -32,8 +34,14 @@ const byOperator = "operator"
 
 // Validate refuses what everybody could read in the ledger, or nobody would.
 func (f reasonFlag) Validate() error {
-	if utf8.RuneCountInString(f.Reason) > maxReason || token.Within(f.Reason) {
-		return fmt.Errorf("--reason has at most %d characters, and no token", maxReason)
+	return checkText("--reason", f.Reason, maxReason)
+}
+
+// checkText refuses a text that could not be sent over HTTP either.
+func checkText(flag, text string, most int) error {
+	obeyed := func(r rune) bool { return unicode.IsControl(r) && !strings.ContainsRune("\t\r\n", r) }
+	if utf8.RuneCountInString(text) > most || token.Within(text) || strings.ContainsFunc(text, obeyed) || !utf8.ValidString(text) {
+		return fmt.Errorf("%s has at most %d characters of UTF-8, no control character but white space, and no token", flag, most)
 	}
 	return nil
 }
@@ -52,8 +60,8 @@ func (f planFlags) resolve() (plan string, limit int64, err error) {
 	case f.Limit == nil:
 		limit, err = f.Plans.Limit(f.Plan)
 		return f.Plan, limit, err
-	case *f.Limit < capture.Unlimited:
-		return "", 0, fmt.Errorf("%w: --limit is a number of captures, or -1 for unlimited", cli.ErrUsage)
+	case *f.Limit < capture.Unlimited, *f.Limit > cli.MaxLimit:
+		return "", 0, usage("--limit is a number of captures, at most %d, or -1 for unlimited", cli.MaxLimit)
 	}
 	return customPlan, *f.Limit, nil
 }

@@ -193,7 +193,7 @@ func TestAdministrationReachesEveryNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	listed := mustOperate(t, "token", "list", "--account", "acme", "--nats", nats, "--json")
-	if !strings.Contains(listed, `"name":"laptop","scopes":[],`) || !strings.Contains(listed, `"status":"revoked"`) || strings.Contains(listed, here.token[16:]) {
+	if !strings.Contains(listed, `"name":"laptop","scopes":["jobs:read","jobs:write"],`) || !strings.Contains(listed, `"status":"revoked"`) || strings.Contains(listed, here.token[16:]) {
 		t.Errorf("listed: %s", listed)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"jobtally/internal/cli"
 	"jobtally/internal/events"
@@ -32,8 +31,8 @@ func (c *tokenIssueCmd) Run(s *session) error {
 			return usage("there is no scope %q; there are %s", scope, strings.Join(events.Scopes(), ", "))
 		}
 	}
-	if utf8.RuneCountInString(c.Name) > maxTokenName || token.Within(c.Name) {
-		return usage("--name has at most %d characters, and no token", maxTokenName)
+	if err := checkText("--name", c.Name, maxTokenName); err != nil {
+		return usage("%w", err)
 	}
 	expires, err := c.Expires.after(time.Now())
 	if err != nil {

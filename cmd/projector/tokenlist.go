@@ -33,7 +33,7 @@ type tokenReport struct {
 
 func reportOfToken(t *capture.Token, now time.Time) tokenReport {
 	r := tokenReport{
-		ID: t.ID, Prefix: token.Prefix(t.ID), LastFour: t.LastFour, Name: t.Name, Scopes: append([]string{}, t.Scopes...),
+		ID: t.ID, Prefix: token.Prefix(t.ID), LastFour: t.LastFour, Name: t.Name, Scopes: t.Granted(),
 		IssuedAt: timeText(t.IssuedAt), Status: statusOfToken(t, now),
 	}
 	if !t.ExpiresAt.IsZero() {
@@ -74,17 +74,12 @@ func (c *tokenListCmd) Run(s *session) (err error) {
 
 // rowOfToken is a token for people, with everything that it may be used for.
 func rowOfToken(t *capture.Token, now time.Time) string {
-	expires, scopes := "never", []string{}
+	expires := "never"
 	if !t.ExpiresAt.IsZero() {
 		expires = timeText(t.ExpiresAt)
 	}
-	for _, scope := range events.Scopes() {
-		if t.Has(scope) {
-			scopes = append(scopes, scope)
-		}
-	}
 	return strings.Join([]string{
-		token.Prefix(t.ID), cmp.Or(plain(t.LastFour), "-"), cmp.Or(plain(t.Name), "-"), strings.Join(scopes, " "), timeText(t.IssuedAt),
+		token.Prefix(t.ID), cmp.Or(plain(t.LastFour), "-"), cmp.Or(plain(t.Name), "-"), strings.Join(t.Granted(), " "), timeText(t.IssuedAt),
 		expires, statusOfToken(t, now),
 	}, "\t")
 }

@@ -64,5 +64,10 @@ func (t *Token) Has(scope string) bool {
 	return scope != events.ScopeAdmin && !slices.Contains(t.Scopes, events.ScopeJobsRead) && !slices.Contains(t.Scopes, events.ScopeJobsWrite)
 }
 
+// Granted returns every scope that the token has, whether it was named or not.
+func (t *Token) Granted() []string {
+	return slices.DeleteFunc(events.Scopes(), func(scope string) bool { return !t.Has(scope) })
+}
+
 // Expired says whether the token is accepted no longer at an instant, because of its age.
 func (t *Token) Expired(at time.Time) bool { return !t.ExpiresAt.IsZero() && !at.Before(t.ExpiresAt) }

@@ -43,6 +43,10 @@ func (s *Sync) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// MaxLimit is the largest number of captures a month that is a limit, as over HTTP: more than anybody counts, and a number that
+// every client can read.
+const MaxLimit = 1_000_000_000_000
+
 // Plans is the catalogue: the monthly limit of each plan, -1 for unlimited.
 type Plans map[string]int64
 
@@ -52,8 +56,8 @@ func (p *Plans) UnmarshalText(text []byte) error {
 	for _, entry := range strings.Split(string(text), ",") {
 		name, number, ok := strings.Cut(strings.TrimSpace(entry), "=")
 		limit, err := strconv.ParseInt(number, 10, 64)
-		if !ok || name == "" || err != nil || limit < -1 {
-			return fmt.Errorf("%q is not a plan: write NAME=LIMIT, with a limit of captures a month or -1 for unlimited", entry)
+		if !ok || name == "" || err != nil || limit < -1 || limit > MaxLimit {
+			return fmt.Errorf("%q is not a plan: write NAME=LIMIT, with a limit of captures a month, at most %d, or -1 for unlimited", entry, MaxLimit)
 		}
 		plans[name] = limit
 	}

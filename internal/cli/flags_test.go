@@ -18,7 +18,7 @@ func TestPlans(t *testing.T) {
 		"free=50":                    {"free": 50},
 		"free=50,pro=500,premium=-1": {"free": 50, "pro": 500, "premium": -1},
 		" free=0 , pro=500":          {"free": 0, "pro": 500},
-		"big=9223372036854775807":    {"big": 9223372036854775807},
+		"big=1000000000000":          {"big": cli.MaxLimit},
 		"":                           nil,
 		"free":                       nil,
 		"free=":                      nil,
@@ -28,6 +28,7 @@ func TestPlans(t *testing.T) {
 		"free=-2":                    nil,
 		"free=1.5":                   nil,
 		"free=50;pro=500":            nil,
+		"big=1000000000001":          nil,
 		"big=9223372036854775808":    nil,
 		"free=50,pro":                nil,
 	} {

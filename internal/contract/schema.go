@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // Schema is what a value may be. A reference is what it refers to, with a description of its own where it has one.
@@ -70,14 +71,9 @@ func (c *Contract) schema(n node) *Schema {
 	for _, part := range n.member("allOf").items() {
 		s.Required = append(s.Required, c.schema(part).Required...)
 	}
-	s.properties = func() []Property { return c.properties(n) }
-	s.items = func() *Schema { return c.schema(n.member("items")) }
-	s.choices = func() (choices []*Schema) {
-		for _, choice := range append(n.member("oneOf").items(), n.member("anyOf").items()...) {
-			choices = append(choices, c.schema(choice))
-		}
-		return choices
-	}
+	s.properties = sync.OnceValue(func() []Property { return c.properties(n) })
+	s.items = sync.OnceValue(func() *Schema { return c.schema(n.member("items")) })
+	s.choices = sync.OnceValue(func() []*Schema { return c.choices(n) })
 	return s
 }
 
@@ -89,10 +85,16 @@ func (s *Schema) Items() *Schema { return s.items() }
 
 // Choices returns the schemas of which a value has one; none where there is no choice. Alternatives that are only about
 // which members are required are no choice.
-func (s *Schema) Choices() []*Schema {
-	return slices.DeleteFunc(s.choices(), func(c *Schema) bool {
-		return c.Name == "" && len(c.Types) == 0 && len(c.Properties()) == 0
-	})
+func (s *Schema) Choices() []*Schema { return s.choices() }
+
+func (c *Contract) choices(n node) (choices []*Schema) {
+	for _, choice := range append(n.member("oneOf").items(), n.member("anyOf").items()...) {
+		s := c.schema(choice)
+		if s.Name != "" || len(s.Types) > 0 || len(s.Properties()) > 0 {
+			choices = append(choices, s)
+		}
+	}
+	return choices
 }
 
 func (c *Contract) properties(n node) (properties []Property) {

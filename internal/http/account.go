@@ -51,7 +51,7 @@ func (a *api) getOwnAccount(c echo.Context) error {
 		return err
 	}
 	held := &callOf(c).token
-	form.Token = &ownTokenForm{held.ID, held.Name, scopesOf(held), expiryOf(held)}
+	form.Token = &ownTokenForm{held.ID, held.Name, held.Granted(), expiryOf(held)}
 	return writeJSON(c, nethttp.StatusOK, form)
 }
 

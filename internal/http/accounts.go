@@ -84,11 +84,7 @@ func (a *api) getAccount(c echo.Context) error {
 
 // postAccount answers POST /api/admin/accounts. An account that is open is answered with 409.
 func (a *api) postAccount(c echo.Context) error {
-	c.Response().Header().Add("Vary", "Prefer")
-	if err := checkNoQuery(c.Request().URL); err != nil {
-		return err
-	}
-	body, err := readBody(c)
+	body, err := readAsked(c)
 	if err != nil {
 		return err
 	}
@@ -130,11 +126,7 @@ func (a *api) openAccount(c echo.Context, name string, p plan) error {
 
 // putPlan answers PUT /api/admin/accounts/{account}/plan. The plan holds from the next decision on.
 func (a *api) putPlan(c echo.Context) error {
-	c.Response().Header().Add("Vary", "Prefer")
-	if err := checkNoQuery(c.Request().URL); err != nil {
-		return err
-	}
-	body, err := readBody(c)
+	body, err := readAsked(c)
 	if err != nil {
 		return err
 	}

@@ -58,7 +58,7 @@ func (a *api) identified(next func(echo.Context, capture.Token) error) echo.Hand
 			return err
 		}
 		k := callOf(c)
-		k.account, k.token = held.Account, held
+		k.account, k.token, k.accepted = held.Account, held, time.Now()
 		a.backend.NoteUse(held.ID, k.now)
 		return a.limits.admitted(c, held, next)
 	}
@@ -122,6 +122,34 @@ func issuedAs(held token.Token, candidates []capture.Token, now time.Time) (capt
 		}
 	}
 	return capture.Token{}, refused
+}
+
+// acceptedFor is for how long it is taken for granted that a token which was accepted is not revoked since. A call that waits,
+// for its body or for a position, may wait longer than its token lasts.
+const acceptedFor = 100 * time.Millisecond
+
+// recordable returns the problem that the token of a call is not accepted any more, before something is recorded for it. It
+// is answered as if it had not been accepted at first.
+func (a *api) recordable(c echo.Context) error {
+	k := callOf(c)
+	if time.Since(k.accepted) < acceptedFor {
+		return nil
+	}
+	candidates, err := a.backend.Tokens(c.Request().Context(), k.token.ID)
+	if err != nil {
+		return fmt.Errorf("look up token %s again: %w", k.token.ID, err)
+	}
+	refused := newProblem(codeTokenUnknown, "")
+	for i := range candidates {
+		if same := candidates[i].SecretHash == k.token.SecretHash; same && !candidates[i].Revoked {
+			return nil
+		} else if same {
+			refused = newProblem(codeTokenRevoked, "")
+		}
+	}
+	c.Response().Header().Del(headerLedgerPosition)
+	c.Response().Header().Del(headerIdempotencyKey)
+	return refused
 }
 
 // scopeMissing returns the problem of a token without the scope that a call needs.

@@ -32,6 +32,11 @@ func (a *api) postBatch(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	leave, err := a.limits.room(c)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	b, err := readBatch(c)
 	if err != nil {
 		return err
@@ -73,6 +78,9 @@ func (a *api) capture(c echo.Context, b *batch, dry bool) (err error) {
 
 // submitAll appends requests and returns the result of each. They are awaited together, as long as the client wants to wait.
 func (a *api) submitAll(c echo.Context, requests []*events.Request) (results []*result, err error) {
+	if err := a.recordable(c); err != nil {
+		return nil, err
+	}
 	positions, errs := a.backend.AppendAll(c.Request().Context(), requests)
 	prefer := parsePrefer(c.Request().Header["Prefer"])
 	patience := prefer.patience(captureWait)

@@ -26,13 +26,17 @@ type call struct {
 	// but for an administrator's call.
 	account   string
 	token     capture.Token
+	accepted  time.Time // when the token was; measures a duration only
 	partition int
 
 	position events.Position // of the request that it recorded, or asks about; zero for any other call
 
-	cost int // that limits charge for the call, in requests beyond itself
-
 	logged string // the failure that the log was told last
+
+	// Where the call is under way, for the limits; nil where there are none for it.
+	byAddress *visitor[netip.Addr]
+	byToken   *visitor[events.Digest]
+	cost      int // that limits charge for the call, in requests beyond itself
 }
 
 const callKey = "call"

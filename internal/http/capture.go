@@ -40,26 +40,15 @@ func (a *api) postCapture(c echo.Context) error {
 func (a *api) submit(c echo.Context, request *events.Request, write func(events.Decision) error) error {
 	header := c.Response().Header()
 	header.Set(headerIdempotencyKey, quoteKey(request.ID))
-	position, err := a.backend.Append(c.Request().Context(), request)
+	r, err := a.record(c, request)
 	if err != nil {
-		return a.appendFailed(c, err)
+		return err
 	}
-	recorded(c, position)
-	prefer := parsePrefer(c.Request().Header["Prefer"])
-	decision, folded, err := a.decision(c, position, prefer.patience(captureWait))
-	if errors.Is(err, events.ErrNotFound) { // the account was erased while the request was under way, and so was the request
-		return newProblem(codeAccountUnknown, "")
+	if r.decision == nil {
+		header.Set("Location", capturePath(r.position))
+		return r.pending(c)
 	}
-	if folded && !isOn(&decision, request) {
-		return a.appendFailed(c, onAnotherRequest(position))
-	}
-	prefer.apply(header, !folded)
-	if !folded {
-		header.Set("Location", capturePath(position))
-		return writePending(c, nethttp.StatusAccepted, position)
-	}
-	a.tellPosition(c)
-	return write(decision)
+	return write(*r.decision)
 }
 
 // isOn says whether a decision is on a request.
@@ -115,11 +104,14 @@ func checkNoQuery(u *url.URL) error {
 }
 
 // appendFailed returns what a client is told about an append that failed. The log has the cause of an unknown outcome;
-// that the ledger takes no requests is told there once, by whoever found out, and not for each of them.
+// that the ledger takes no requests is told there once, by whoever found out, and not for each of them; nor is it told of
+// clients that left, or anybody could fill the log.
 func (a *api) appendFailed(c echo.Context, err error) error {
 	err = fmt.Errorf("append a request: %w", err)
 	if errors.Is(err, events.ErrUnknownOutcome) {
-		a.logFailure(c, err)
+		if c.Request().Context().Err() == nil {
+			a.logFailure(c, err)
+		}
 		return newProblem(codeOutcomeUnknown, "")
 	}
 	return err

@@ -8,6 +8,7 @@ import (
 
 	"jobtally/internal/capture"
 	"jobtally/internal/events"
+	"jobtally/internal/token"
 )
 
 // maxFieldErrors is how many field errors one answer lists.
@@ -109,9 +110,12 @@ func (d *jobDecoder) complete() (canonicalURL string) {
 	return canonicalURL
 }
 
-// cut returns the beginning of a name that a client made up, which may be of any length.
+// cut returns the beginning of a name that a client made up, which may be of any length. A token in it is not told.
 func cut(name string) string {
 	const enough = 64
+	if token.Within(name) {
+		return "…"
+	}
 	if characters := []rune(name); len(characters) > enough {
 		return string(characters[:enough]) + "…"
 	}

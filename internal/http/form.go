@@ -78,7 +78,13 @@ func encode(form any) []byte {
 const jsonContentType = "application/json"
 
 func writeJSON(c echo.Context, status int, form any) error {
-	return c.Blob(status, jsonContentType, encode(form))
+	return writeBody(c, status, jsonContentType, encode(form))
+}
+
+// writeBody writes a body in one piece, with its length: net/http tells that of short bodies only.
+func writeBody(c echo.Context, status int, contentType string, body []byte) error {
+	c.Response().Header().Set(echo.HeaderContentLength, strconv.Itoa(len(body)))
+	return c.Blob(status, contentType, body)
 }
 
 // seconds returns how many whole seconds cover d, and 0 when d is over.

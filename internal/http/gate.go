@@ -85,6 +85,30 @@ func (g *gate[K]) leave(v *visitor[K], more int) {
 	g.rest(v)
 }
 
+// widen has a request that is under way count as some more at once, unless there are too many then; one that is alone may be as
+// many as it is. narrow undoes it, before the request leaves. A request that the gate did not admit, which is nil, counts nothing.
+func (g *gate[K]) widen(v *visitor[K], more int) error {
+	if v == nil {
+		return nil
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.atOnce > 0 && v.underWay > 1 && v.underWay+more > g.atOnce {
+		return tooMany(codeTooManyRequestsAtOnce, time.Second)
+	}
+	v.underWay += more
+	return nil
+}
+
+func (g *gate[K]) narrow(v *visitor[K], more int) {
+	if v == nil {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	v.underWay -= more
+}
+
 func (g *gate[K]) charge(v *visitor[K], now time.Time, requests int) {
 	if v.paid.Before(now) {
 		v.paid = now

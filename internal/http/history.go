@@ -145,5 +145,5 @@ func writeTaggedAs(c echo.Context, contentType string, body []byte) error {
 	if matchesETag(c.Request().Header["If-None-Match"], etag) {
 		return c.NoContent(nethttp.StatusNotModified)
 	}
-	return c.Blob(nethttp.StatusOK, contentType, body)
+	return writeBody(c, nethttp.StatusOK, contentType, body)
 }

@@ -3,6 +3,7 @@ package http
 import (
 	"errors"
 	"log/slog"
+	nethttp "net/http"
 	"net/netip"
 	"sync"
 	"time"
@@ -61,6 +62,7 @@ func (l *limiter) limited(next echo.HandlerFunc) echo.HandlerFunc {
 		}
 		cost := &callOf(c).cost
 		defer func() { l.byAddress.leave(visitor, *cost) }()
+		callOf(c).byAddress = visitor
 		err = next(c)
 		if failedAuthentication(err) {
 			*cost = failureCost - 1
@@ -79,7 +81,30 @@ func (l *limiter) admitted(c echo.Context, held capture.Token, next func(echo.Co
 		return err
 	}
 	defer func() { l.byToken.leave(visitor, callOf(c).cost) }()
+	callOf(c).byToken = visitor
 	return next(c, held)
+}
+
+// room has a call with a large body count as that many requests at once as would fill the memory likewise, until it leaves.
+func (l *limiter) room(c echo.Context) (leave func(), err error) {
+	k, more := callOf(c), bodiesIn(c.Request())-1
+	if err := l.byAddress.widen(k.byAddress, more); err != nil {
+		return nil, err
+	}
+	if err := l.byToken.widen(k.byToken, more); err != nil {
+		l.byAddress.narrow(k.byAddress, more)
+		return nil, err
+	}
+	return func() { l.byAddress.narrow(k.byAddress, more); l.byToken.narrow(k.byToken, more) }, nil
+}
+
+// bodiesIn returns how many bodies of the usual size are in that of a batch, of which the size may not be told.
+func bodiesIn(r *nethttp.Request) int {
+	const most = maxBatchBytes / maxBodyBytes
+	if r.ContentLength < 0 {
+		return most
+	}
+	return int(min(max(1, (r.ContentLength+maxBodyBytes-1)/maxBodyBytes), most))
 }
 
 // spares says whether a call is not held to the limits: it comes from this machine, and no proxy had to say so, for one that

@@ -1,7 +1,6 @@
 package http
 
 import (
-	"fmt"
 	"net/url"
 	"strconv"
 	"strings"
@@ -22,11 +21,8 @@ func readPage(c echo.Context, list string) (after string, limit int, err error) 
 	if err != nil {
 		return "", 0, err
 	}
-	limit = defaultEntries
-	if query.Has("limit") {
-		if limit, err = strconv.Atoi(query.Get("limit")); err != nil || limit < 1 || limit > maxEntries {
-			return "", 0, invalidParameter("limit", fmt.Sprintf("must be a whole number from 1 to %d", maxEntries))
-		}
+	if limit, err = pageLimit(query, defaultEntries, maxEntries); err != nil {
+		return "", 0, err
 	}
 	if query.Has("cursor") {
 		text, err := cursorEncoding.DecodeString(query.Get("cursor"))

@@ -2,7 +2,6 @@ package http
 
 import (
 	"errors"
-	"fmt"
 	nethttp "net/http"
 
 	"github.com/google/uuid"
@@ -16,6 +15,15 @@ const detailNoAccount = "there is no account of this name"
 // byAdministrator says who asks for something, by the token of the call, and why.
 func byAdministrator(c echo.Context, reason string) events.Who {
 	return events.Who{By: "token:" + callOf(c).token.ID, Reason: reason}
+}
+
+// readAsked reads the body of what an administrator asks for, which has no query, and may be answered before it is decided.
+func readAsked(c echo.Context) ([]byte, error) {
+	c.Response().Header().Add("Vary", "Prefer")
+	if err := checkNoQuery(c.Request().URL); err != nil {
+		return nil, err
+	}
+	return readBody(c)
 }
 
 // asked is what became of a request: the decision on it or, where that takes longer than the client waits, nil.
@@ -46,24 +54,26 @@ func (a *api) ask(c echo.Context, account string, body events.RequestBody, unkno
 
 // record appends a request, and waits for the decision on it for as long as the client prefers.
 func (a *api) record(c echo.Context, request *events.Request) (r asked, err error) {
+	if err := a.recordable(c); err != nil {
+		return r, err
+	}
 	if r.position, err = a.backend.Append(c.Request().Context(), request); err != nil {
 		return r, a.appendFailed(c, err)
 	}
 	recorded(c, r.position)
 	prefer := parsePrefer(c.Request().Header["Prefer"])
 	decision, folded, err := a.decision(c, r.position, prefer.patience(captureWait))
-	if errors.Is(err, events.ErrNotFound) { // the account was erased meanwhile, and the request with it
+	switch {
+	case errors.Is(err, events.ErrNotFound) && request.Account == callOf(c).account: // erased meanwhile, with the request
+		return r, newProblem(codeAccountUnknown, "")
+	case errors.Is(err, events.ErrNotFound):
 		return r, newProblem(codeAccountUnknown, detailNoAccount)
-	}
-	if err != nil {
-		return r, err
+	case folded && !isOn(&decision, request):
+		return r, a.appendFailed(c, onAnotherRequest(r.position))
 	}
 	prefer.apply(c.Response().Header(), !folded)
 	if !folded {
 		return r, nil
-	}
-	if decision.Account != request.Account || decision.RequestID != request.ID {
-		return r, a.appendFailed(c, fmt.Errorf("%w: decision %s is on another request", events.ErrUnknownOutcome, r.position))
 	}
 	a.tellPosition(c)
 	r.decision = &decision

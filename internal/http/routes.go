@@ -19,13 +19,13 @@ func Routes() []string {
 	return routes
 }
 
-// exact answers a call whose path has more parts than its route: echo takes them all for the last parameter of a path, also
-// where there is a longer path that the method is not for.
+// exact answers a call whose path is not that of its route: echo takes more parts for the last parameter of a path, also
+// where there is a longer path that the method is not for, and nothing between two slashes for a parameter too.
 func exact(e *echo.Echo) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
 			path := c.Request().URL.EscapedPath()
-			if strings.Count(path, "/") == strings.Count(c.Path(), "/") {
+			if strings.Count(path, "/") == strings.Count(c.Path(), "/") && !strings.Contains(path, "//") {
 				return next(c)
 			}
 			methods := methodsOf(e.Routes(), path)

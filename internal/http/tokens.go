@@ -87,7 +87,7 @@ func (a *api) getTokens(c echo.Context) error {
 
 func (a *api) formOfToken(t *capture.Token, now time.Time) tokenForm {
 	return tokenForm{
-		ID: t.ID, Prefix: token.Prefix(t.ID), LastFour: t.LastFour, Name: t.Name, Scopes: scopesOf(t), IssuedAt: formatTime(t.IssuedAt),
+		ID: t.ID, Prefix: token.Prefix(t.ID), LastFour: t.LastFour, Name: t.Name, Scopes: t.Granted(), IssuedAt: formatTime(t.IssuedAt),
 		ExpiresAt: expiryOf(t), LastUsed: a.backend.LastUsed(t.ID), Status: statusOfToken(t, now),
 	}
 }
@@ -102,9 +102,6 @@ func statusOfToken(t *capture.Token, now time.Time) string {
 	return tokenActive
 }
 
-// scopesOf returns the scopes of a token, for JSON.
-func scopesOf(t *capture.Token) []string { return append([]string{}, t.Scopes...) }
-
 // expiryOf returns until when a token is accepted, or nothing.
 func expiryOf(t *capture.Token) string {
 	if t.ExpiresAt.IsZero() {
@@ -116,11 +113,7 @@ func expiryOf(t *capture.Token) string {
 // postToken answers POST /api/admin/accounts/{account}/tokens. The answer is the only one that ever has the token: also where
 // its issue is pending. No retry is told it again, so there is no Idempotency-Key for it.
 func (a *api) postToken(c echo.Context) error {
-	c.Response().Header().Add("Vary", "Prefer")
-	if err := checkNoQuery(c.Request().URL); err != nil {
-		return err
-	}
-	body, err := readBody(c)
+	body, err := readAsked(c)
 	if err != nil {
 		return err
 	}
@@ -146,7 +139,7 @@ func (a *api) postToken(c echo.Context) error {
 func writeIssued(c echo.Context, t token.Token, terms *capture.Token, done asked) error {
 	header, status := c.Response().Header(), nethttp.StatusCreated
 	header.Set("Cache-Control", "no-store")
-	form := &issuedForm{Token: t.Reveal(), ID: t.ID(), Name: terms.Name, Scopes: scopesOf(terms), ExpiresAt: expiryOf(terms)}
+	form := &issuedForm{Token: t.Reveal(), ID: t.ID(), Name: terms.Name, Scopes: terms.Granted(), ExpiresAt: expiryOf(terms)}
 	header.Set("Location", tokensPath(c.Param(accountParam))+"/"+t.ID())
 	if done.decision == nil {
 		status, form.Outcome, form.Receipt = nethttp.StatusAccepted, outcomePending, receipt{Position: done.position}

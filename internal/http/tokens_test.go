@@ -64,7 +64,7 @@ func TestIssueToken(t *testing.T) {
 		`"issued_at":"2024-01-15T10:20:30.456Z","expires_at":"2024-01-16T10:00:00.123Z","last_used":"2024-01-15","status":"active"}`; !strings.Contains(list.body, want) {
 		t.Errorf("%s\nhas no %s", list.body, want)
 	}
-	if want := `{"id":"` + n.gone.ID() + `","prefix":"jt_` + n.gone.ID() + `","scopes":[],"issued_at":"2024-01-15T10:20:30.456Z","status":"revoked"}`; !strings.Contains(list.body, want) {
+	if want := `{"id":"` + n.gone.ID() + `","prefix":"jt_` + n.gone.ID() + `","scopes":["jobs:read","jobs:write"],"issued_at":"2024-01-15T10:20:30.456Z","status":"revoked"}`; !strings.Contains(list.body, want) {
 		t.Errorf("%s\nhas no %s", list.body, want)
 	}
 	secret := said.Token[len("jt_123456789012_"):]

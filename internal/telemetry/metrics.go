@@ -92,7 +92,7 @@ func newRefusals(registry *prometheus.Registry) map[error]prometheus.Counter {
 	registry.MustRegister(vec)
 	return map[error]prometheus.Counter{
 		events.ErrUnavailable: vec.WithLabelValues("unavailable"), events.ErrUnknownOutcome: vec.WithLabelValues("unknown_outcome"),
-		nil: vec.WithLabelValues("other"),
+		context.Canceled: vec.WithLabelValues("interrupted"), nil: vec.WithLabelValues("other"),
 	}
 }
 
@@ -154,7 +154,7 @@ func (m *metrics) append(next Append) Append {
 	return func(ctx context.Context, r *events.Request) (events.Position, error) {
 		began := time.Now()
 		p, err := next(ctx, r)
-		m.appending(time.Since(began), err)
+		m.appending(ctx, time.Since(began), err)
 		return p, err
 	}
 }
@@ -164,16 +164,20 @@ func (m *metrics) appendAll(next AppendAll) AppendAll {
 		began := time.Now()
 		positions, errs := next(ctx, requests)
 		for _, err := range errs {
-			m.appending(time.Since(began), err)
+			m.appending(ctx, time.Since(began), err)
 		}
 		return positions, errs
 	}
 }
 
-// appending takes in what became of one request.
-func (m *metrics) appending(took time.Duration, err error) {
+// appending takes in what became of one request. That a client left says nothing of the ledger, whatever came of its request.
+func (m *metrics) appending(ctx context.Context, took time.Duration, err error) {
 	if err == nil {
 		m.appended.Observe(took.Seconds())
+		return
+	}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		m.refused[context.Canceled].Inc()
 		return
 	}
 	for reason, refused := range m.refused {

@@ -42,7 +42,11 @@ func TestAppendFailuresAreCountedByReason(t *testing.T) {
 	if _, errs := all(t.Context(), make([]*events.Request, 3)); errs[0] != nil || !errors.Is(errs[1], events.ErrUnavailable) {
 		t.Errorf("of a group: %v", errs)
 	}
-	for reason, want := range map[error]float64{events.ErrUnavailable: 3, events.ErrUnknownOutcome: 2, nil: 1} {
+	left, leave := context.WithCancel(t.Context())
+	leave()
+	fails = fmt.Errorf("%w: %w", events.ErrUnknownOutcome, context.Canceled)
+	appending(left, &events.Request{})
+	for reason, want := range map[error]float64{events.ErrUnavailable: 3, events.ErrUnknownOutcome: 2, context.Canceled: 1, nil: 1} {
 		if got := testutil.ToFloat64(m.refused[reason]); got != want {
 			t.Errorf("%v: %v, want %v", reason, got, want)
 		}
@@ -174,11 +178,14 @@ func (c *counting) ExportSpans(_ context.Context, spans []sdk.ReadOnlySpan) erro
 func (c *counting) Shutdown(context.Context) error { return nil }
 
 func TestEndpointsAndAddressesThatCannotBe(t *testing.T) {
-	for _, cfg := range []Config{{OTLPEndpoint: "127.0.0.1:4318"}, {OTLPEndpoint: "unix:///x"}, {MetricsAddr: "nowhere"}, {MetricsAddr: "127.0.0.1:99999"}} {
+	for _, cfg := range []Config{{OTLPEndpoint: "127.0.0.1:4318"}, {OTLPEndpoint: "unix:///x"}, {OTLPEndpoint: "http://user:secret@127.0.0.1:4318"}, {OTLPEndpoint: "http://127.0.0.1:4318?key=secret"},
+		{MetricsAddr: "nowhere"}, {MetricsAddr: "127.0.0.1:99999"}} {
 		cfg.Log = quiet()
 		if w, err := Start(t.Context(), cfg); err == nil {
 			w.Close()
 			t.Errorf("%+v was taken", cfg)
+		} else if strings.Contains(err.Error(), "secret") {
+			t.Errorf("%+v: %v", cfg, err)
 		}
 	}
 }

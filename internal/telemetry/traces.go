@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -35,6 +36,10 @@ func startTraces(ctx context.Context, cfg Config) (*traces, error) {
 	endpoint, err := url.Parse(cfg.OTLPEndpoint)
 	if err != nil || endpoint.Host == "" || endpoint.Scheme != "http" && endpoint.Scheme != "https" {
 		return nil, fmt.Errorf("the OTLP endpoint is not a URL such as http://127.0.0.1:4318; set it with --otlp-endpoint") // it may have a password
+	}
+	// The exporter would leave them out of what it sends, and this would log them.
+	if endpoint.User != nil || endpoint.RawQuery != "" {
+		return nil, errors.New("the OTLP endpoint has a user or a query, which are not sent: say who you are with OTEL_EXPORTER_OTLP_HEADERS, and leave it out of --otlp-endpoint")
 	}
 	exporter, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(endpoint.JoinPath("v1", "traces").String()))
 	if err != nil {
