@@ -251,7 +251,7 @@ type Known struct {
 	Job       *Job   `json:"job,omitempty"`
 }
 
-// Lookup says which of up to 100 postings are in the tracker, in their order. It costs nothing.
+// Lookup says which of up to 100 postings are in the tracker, in their order; the jobs have no Description and Notes. It costs nothing.
 func (c *Client) Lookup(ctx context.Context, sourceURLs ...string) ([]Known, error) {
 	var answer struct{ Results []Known }
 	_, err := c.do(ctx, call{method: http.MethodGet, path: "api/jobs/lookup", query: url.Values{"source_url": sourceURLs}, into: &answer, again: true})

@@ -25,7 +25,7 @@ type JobQuery struct {
 	Text        string       // words, each of which begins a word of title, company or the first 20,000 characters of description
 	Updated     bool         // the jobs that changed last come first, and not those that were captured last
 	Before      uint64       // the Next of the page before
-	Limit       int          // jobs of a page, positive
+	Limit       int          // jobs that a page has at most, positive; fewer where they are long
 }
 
 // JobPage is a page of an account's jobs.

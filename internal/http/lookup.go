@@ -22,7 +22,7 @@ type lookupForm struct {
 type foundForm struct {
 	SourceURL string   `json:"source_url"`
 	Found     bool     `json:"found"`
-	Job       *jobForm `json:"job,omitempty"`
+	Job       *jobForm `json:"job,omitempty"` // without its description and notes
 }
 
 // getLookup answers GET /api/jobs/lookup: which of some postings are in the tracker, in any spelling. It costs nothing.
@@ -44,6 +44,7 @@ func (a *api) getLookup(c echo.Context) error {
 	for i, url := range urls {
 		form.Results[i].SourceURL = url
 		if job, found := jobs[canonical[i]]; found {
+			job.Description, job.Notes = "", "" // of a hundred jobs these are up to 40 MB, and nobody asked for them
 			form.Results[i].Found, form.Results[i].Job = true, formOfJob(job)
 		}
 	}

@@ -89,17 +89,22 @@ func (l *listing) filtered() bool {
 	return l.Status != "" || l.CapturedVia != "" || l.Month != "" || l.Company != ""
 }
 
+// maxPageText is how many bytes of long texts a page has, give or take a job: a hundred jobs may have 40 MB of them.
+const maxPageText = 1 << 20
+
 func (l *listing) page() (page capture.JobPage) {
-	if len(l.found) > l.Limit {
-		l.found = l.found[:l.Limit]
-		last := l.found[l.Limit-1]
-		page.Next = last.sequence
-		if l.Updated {
-			page.Next = last.changed
-		}
-	}
+	text := 0
 	for i := range l.found {
+		if i == l.Limit || text > maxPageText {
+			last := l.found[i-1]
+			page.Next = last.sequence
+			if l.Updated {
+				page.Next = last.changed
+			}
+			break
+		}
 		page.Jobs = append(page.Jobs, l.found[i].StoredJob)
+		text += len(l.found[i].Description) + len(l.found[i].Notes)
 	}
 	return page
 }

@@ -469,6 +469,37 @@ func TestTryIsDecidingWithoutAnythingChanged(t *testing.T) {
 }
 
 // Lookup finds the jobs of an account by their URLs, as they are now.
+// A page of long jobs ends early, and the walk goes on from there.
+func TestPagesAreBoundedInBytes(t *testing.T) {
+	t.Parallel()
+	tr := newTrackerOf(t, 3)
+	tr.ask("a", openWith(-1))
+	for i := range 10 {
+		body := captureOf(november, fmt.Sprintf("https://example.com/%d", i))
+		body.Job.Description, body.Job.Notes = strings.Repeat("word ", 60_000), strings.Repeat("n", 100_000)
+		tr.ask("a", body)
+	}
+	tr.settle()
+	for _, q := range []capture.JobQuery{{}, {Updated: true}, {Text: "word"}} {
+		q.Limit = 100
+		ids, pages := map[string]bool{}, 0
+		for more := true; more; more = q.Before != 0 {
+			page := must[capture.JobPage](t)(tr.db.Jobs(within(t), "a", q))
+			if len(page.Jobs) > 3 {
+				t.Errorf("%+v: a page of %d jobs of 400,000 bytes", q, len(page.Jobs))
+			}
+			for _, j := range page.Jobs {
+				ids[j.ID] = true
+			}
+			q.Before = page.Next
+			pages++
+		}
+		if len(ids) != 10 || pages != 4 {
+			t.Errorf("%+v: %d jobs on %d pages", q, len(ids), pages)
+		}
+	}
+}
+
 func TestLookup(t *testing.T) {
 	t.Parallel()
 	tr := newTrackerOf(t, 5)
