@@ -75,6 +75,7 @@ func constantServer(held string) (*nethttp.Server, error) {
 		Quota: func(_ context.Context, _ string, month events.Month) (capture.Quota, error) {
 			return capture.Quota{Month: month, Limit: 1_000_000}, nil
 		},
+		NoteUse:  func(string, time.Time) {},
 		Folded:   func(int) uint64 { return 1 },
 		CaughtUp: func() bool { return true },
 		Ready:    func(context.Context) error { return nil },
@@ -102,7 +103,7 @@ func startInProcess(ctx context.Context, dir string) (*service, error) {
 	server := http.NewServer(http.Config{Backend: http.Backend{
 		Partitions: n.Ledger.Partitions, Append: n.Append, AppendAll: n.AppendAll, Try: n.Projection.Try,
 		Jobs: n.Projection.Jobs, Lookup: n.Projection.Lookup, Await: n.Projection.Await, Decision: n.Projection.Decision,
-		Requester: n.Requester, CountsIn: n.Projection.CountsIn, Quota: n.Projection.Quota, Job: n.Projection.Job, Tokens: n.Projection.Tokens,
+		Requester: n.Requester, CountsIn: n.Projection.CountsIn, Quota: n.Projection.Quota, Job: n.Projection.Job, Tokens: n.Projection.Tokens, NoteUse: n.NoteUse,
 		Folded: n.Projection.Folded, CaughtUp: n.CaughtUp, Outdated: n.Projection.Outdated, Ready: n.Ready,
 	}})
 	go func() { ended <- listenAndServe(serving, server, func(a string) { addr <- a }) }()
