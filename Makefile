@@ -31,7 +31,7 @@ fuzz: ## Fuzz every fuzz test for FUZZTIME (60s) each
 	  echo "== $${line#func } in $$(dirname $$file)"; \
 	  $(GO) test -run '^$$' -fuzz "^$${line#func }$$" -fuzztime $(FUZZTIME) ./$$(dirname $$file); done
 
-bench: ## Measure against baselines of the same run, about 12 minutes, and write bench/RESULTS.md
+bench: ## Measure against baselines of the same run, about 14 minutes, and write bench/RESULTS.md
 	$(GO) run ./bench
 
 lint: bin/staticcheck lint-api ## Check format, vet, staticcheck and the contract of the API
