@@ -230,6 +230,16 @@ func (tr *tracker) walk(account string, q capture.JobQuery, between func()) (job
 	}
 }
 
+// pages returns the pages of long jobs, which end where they end.
+func (tr *tracker) pages(account string, q capture.JobQuery) (pages [][]capture.StoredJob) {
+	tr.Helper()
+	for more := true; more; more = q.Before != 0 {
+		page := must[capture.JobPage](tr)(tr.db.Jobs(context.Background(), account, q))
+		pages, q.Before = append(pages, page.Jobs), page.Next
+	}
+	return pages
+}
+
 func (tr *tracker) check(account string, q capture.JobQuery, words []string) (found int) {
 	tr.Helper()
 	want := tr.want(account, q, words)
@@ -482,20 +492,17 @@ func TestPagesAreBoundedInBytes(t *testing.T) {
 	tr.settle()
 	for _, q := range []capture.JobQuery{{}, {Updated: true}, {Text: "word"}} {
 		q.Limit = 100
-		ids, pages := map[string]bool{}, 0
-		for more := true; more; more = q.Before != 0 {
-			page := must[capture.JobPage](t)(tr.db.Jobs(within(t), "a", q))
-			if len(page.Jobs) > 3 {
-				t.Errorf("%+v: a page of %d jobs of 400,000 bytes", q, len(page.Jobs))
+		pages, ids := tr.pages("a", q), map[string]bool{}
+		for _, page := range pages {
+			if len(page) > 3 {
+				t.Errorf("%+v: a page of %d jobs of 400,000 bytes", q, len(page))
 			}
-			for _, j := range page.Jobs {
+			for _, j := range page {
 				ids[j.ID] = true
 			}
-			q.Before = page.Next
-			pages++
 		}
-		if len(ids) != 10 || pages != 4 {
-			t.Errorf("%+v: %d jobs on %d pages", q, len(ids), pages)
+		if len(ids) != 10 || len(pages) != 4 {
+			t.Errorf("%+v: %d jobs on %d pages", q, len(ids), len(pages))
 		}
 	}
 }
