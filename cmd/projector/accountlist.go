@@ -161,9 +161,9 @@ func (c *accountShowCmd) details(s *session, o *node.Operator, now time.Time) (*
 	}
 	month := capture.CountsIn(events.MonthOf(now), archived)
 	q := capture.Quota{Month: month, Used: a.captured[month], Limit: a.Limit}
-	tokens := map[string]int{statusActive: 0, statusExpired: 0, statusRevoked: 0}
+	tokens := map[string]int{capture.TokenActive: 0, capture.TokenExpired: 0, capture.TokenRevoked: 0}
 	for _, t := range a.tokens {
-		tokens[statusOfToken(t, now)]++
+		tokens[t.Status(now)]++
 	}
 	return &accountDetails{
 		accountReport: a.report(), Tokens: tokens, Position: at.String(),
@@ -185,7 +185,7 @@ func (d *accountDetails) rows() []string {
 		"set\t" + set,
 		"opened\t" + d.OpenedAt,
 		"quota\t" + quota,
-		fmt.Sprintf("tokens\t%d active, %d expired, %d revoked", d.Tokens[statusActive], d.Tokens[statusExpired], d.Tokens[statusRevoked]),
+		fmt.Sprintf("tokens\t%d active, %d expired, %d revoked", d.Tokens[capture.TokenActive], d.Tokens[capture.TokenExpired], d.Tokens[capture.TokenRevoked]),
 		"as of\t" + d.Position,
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"jobtally/internal/capture"
 	"jobtally/internal/events"
@@ -88,23 +87,6 @@ func (a *openAccount) fold(d *events.Decision) {
 
 func (a *openAccount) set(d *events.Decision, plan string, limit int64, who events.Who) {
 	a.Plan, a.Limit, a.PlanPosition, a.PlanAt, a.PlanSetBy = plan, limit, d.Position, d.Time, who
-}
-
-// The statuses of a token, as over HTTP.
-const (
-	statusActive  = "active"
-	statusExpired = "expired"
-	statusRevoked = "revoked"
-)
-
-func statusOfToken(t *capture.Token, now time.Time) string {
-	switch {
-	case t.Revoked:
-		return statusRevoked
-	case t.Expired(now):
-		return statusExpired
-	}
-	return statusActive
 }
 
 // byID returns the tokens in the order of their ids.

@@ -34,7 +34,7 @@ type tokenReport struct {
 func reportOfToken(t *capture.Token, now time.Time) tokenReport {
 	r := tokenReport{
 		ID: t.ID, Prefix: token.Prefix(t.ID), LastFour: t.LastFour, Name: t.Name, Scopes: t.Granted(),
-		IssuedAt: timeText(t.IssuedAt), Status: statusOfToken(t, now),
+		IssuedAt: timeText(t.IssuedAt), Status: t.Status(now),
 	}
 	if !t.ExpiresAt.IsZero() {
 		r.ExpiresAt = timeText(t.ExpiresAt)
@@ -80,6 +80,6 @@ func rowOfToken(t *capture.Token, now time.Time) string {
 	}
 	return strings.Join([]string{
 		token.Prefix(t.ID), cmp.Or(plain(t.LastFour), "-"), cmp.Or(plain(t.Name), "-"), strings.Join(t.Granted(), " "), timeText(t.IssuedAt),
-		expires, statusOfToken(t, now),
+		expires, t.Status(now),
 	}, "\t")
 }

@@ -69,5 +69,23 @@ func (t *Token) Granted() []string {
 	return slices.DeleteFunc(events.Scopes(), func(scope string) bool { return !t.Has(scope) })
 }
 
+// The statuses of a token.
+const (
+	TokenActive  = "active"
+	TokenExpired = "expired"
+	TokenRevoked = "revoked"
+)
+
+// Status returns what has become of the token by an instant: whoever revoked it has the last word.
+func (t *Token) Status(at time.Time) string {
+	switch {
+	case t.Revoked:
+		return TokenRevoked
+	case t.Expired(at):
+		return TokenExpired
+	}
+	return TokenActive
+}
+
 // Expired says whether the token is accepted no longer at an instant, because of its age.
 func (t *Token) Expired(at time.Time) bool { return !t.ExpiresAt.IsZero() && !at.Before(t.ExpiresAt) }

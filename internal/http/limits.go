@@ -127,7 +127,7 @@ func (l *limiter) warnOfProxy(c echo.Context) {
 // failedAuthentication says whether a call failed because its token is not good. Who sends none guesses none.
 func failedAuthentication(err error) bool {
 	var p *problem
-	return errors.As(err, &p) && p.Status == kinds[codeTokenUnknown].status && p.Code != codeTokenMissing
+	return errors.As(err, &p) && p.Status == nethttp.StatusUnauthorized && p.Code != codeTokenMissing
 }
 
 // tooMany returns the problem of a client that has to wait.

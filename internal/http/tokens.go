@@ -18,13 +18,6 @@ const tokenParam = "token"
 
 const outcomeRevoked = "revoked"
 
-// The statuses of a token as administrators see them.
-const (
-	tokenActive  = "active"
-	tokenExpired = "expired"
-	tokenRevoked = "revoked"
-)
-
 type tokensForm struct {
 	Tokens []tokenForm `json:"tokens"`
 }
@@ -88,18 +81,8 @@ func (a *api) getTokens(c echo.Context) error {
 func (a *api) formOfToken(t *capture.Token, now time.Time) tokenForm {
 	return tokenForm{
 		ID: t.ID, Prefix: token.Prefix(t.ID), LastFour: t.LastFour, Name: t.Name, Scopes: t.Granted(), IssuedAt: formatTime(t.IssuedAt),
-		ExpiresAt: expiryOf(t), LastUsed: a.backend.LastUsed(t.ID), Status: statusOfToken(t, now),
+		ExpiresAt: expiryOf(t), LastUsed: a.backend.LastUsed(t.ID), Status: t.Status(now),
 	}
-}
-
-func statusOfToken(t *capture.Token, now time.Time) string {
-	switch {
-	case t.Revoked:
-		return tokenRevoked
-	case t.Expired(now):
-		return tokenExpired
-	}
-	return tokenActive
 }
 
 // expiryOf returns until when a token is accepted, or nothing.

@@ -212,8 +212,7 @@ func (a *appender) gather(first *pendingAppend, expected int) (group []*pendingA
 		if len(group)+1+len(p.others) > maxGroup {
 			return group, p
 		}
-		more := p.all()
-		group, size = append(group, more...), size+bytesOf(more)
+		group, size = append(append(group, p), p.others...), size+p.size+bytesOf(p.others)
 	}
 	return group, nil
 }

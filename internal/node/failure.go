@@ -92,7 +92,7 @@ func (f *failures) update(projector *projections.Projector, partition int) {
 	}
 }
 
-// write puts a whole file in the place of the one before: who reads meanwhile gets either.
+// write has the file say what is known.
 func (f *failures) write() error {
 	if len(f.known) == 0 {
 		return removeFailures(f.dir)
@@ -101,9 +101,16 @@ func (f *failures) write() error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(f.dir, failureFile)
-	if err := os.WriteFile(path+".new", append(text, '\n'), 0o600); err != nil {
+	return replaceFile(filepath.Join(f.dir, failureFile), append(text, '\n'))
+}
+
+// unfinished is behind the name of a file that is being written anew.
+const unfinished = ".new"
+
+// replaceFile puts a whole file in the place of the one before: who reads meanwhile gets either.
+func replaceFile(path string, text []byte) error {
+	if err := os.WriteFile(path+unfinished, text, 0o600); err != nil {
 		return err
 	}
-	return os.Rename(path+".new", path)
+	return os.Rename(path+unfinished, path)
 }

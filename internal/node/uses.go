@@ -65,7 +65,7 @@ func newUses(dir string, issued func(context.Context, []string) ([]string, error
 
 func (u *uses) load() error {
 	// What a process left that died while it wrote may have the tokens of an account that was erased since.
-	if err := os.Remove(u.newPath()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(u.path + unfinished); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	text, err := os.ReadFile(u.path)
@@ -88,8 +88,6 @@ func (u *uses) load() error {
 	}
 	return nil
 }
-
-func (u *uses) newPath() string { return u.path + ".new" }
 
 func (u *uses) of(id string) *usesShard {
 	return &u.shards[maphash.String(u.seed, id)%uint64(len(u.shards))]
@@ -183,7 +181,7 @@ func (u *uses) trySave() error {
 	})
 	text, err := json.Marshal(days)
 	if err == nil {
-		err = u.write(append(text, '\n'))
+		err = replaceFile(u.path, append(text, '\n'))
 	}
 	u.stale = err != nil
 	return err
@@ -241,17 +239,4 @@ func (u *uses) each(do func(id string, last use)) {
 		}
 		shard.mu.RUnlock()
 	}
-}
-
-// write puts a whole file in the place of the one before.
-func (u *uses) write(text []byte) error {
-	f, err := os.OpenFile(u.newPath(), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(u.newPath()))
-	}
-	return os.Rename(u.newPath(), u.path)
 }

@@ -151,7 +151,7 @@ func TestUsesThatCannotBeWrittenAreWrittenLater(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	issued.failure = nil
-	if err := os.Mkdir(u.newPath(), 0o700); err != nil {
+	if err := os.Mkdir(u.path+unfinished, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	issued.erased = []string{"a"}
@@ -160,7 +160,7 @@ func TestUsesThatCannotBeWrittenAreWrittenLater(t *testing.T) {
 	if _, err := os.Stat(u.path); err == nil {
 		t.Fatal("it was written all the same")
 	}
-	if err := os.Remove(u.newPath()); err != nil {
+	if err := os.Remove(u.path + unfinished); err != nil {
 		t.Fatal(err)
 	}
 	u.save()
@@ -179,11 +179,11 @@ func TestUsesFileThatCannotBeRead(t *testing.T) {
 		wantsFile(t, dir, `{"b":"2026-11-22"}`)
 	}
 	t.Log("what a process left that died while it wrote is removed")
-	if err := os.WriteFile(filepath.Join(dir, usesFile+".new"), []byte(`{"erased":"2026-11-22"}`), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, usesFile+unfinished), []byte(`{"erased":"2026-11-22"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	issued.open(t, dir)
-	if _, err := os.Stat(filepath.Join(dir, usesFile+".new")); err == nil {
+	if _, err := os.Stat(filepath.Join(dir, usesFile+unfinished)); err == nil {
 		t.Error("it is still there")
 	}
 }

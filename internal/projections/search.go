@@ -23,8 +23,8 @@ const (
 	manyProbes = 1024
 )
 
-// QueryWords returns the words that a text asks for, each once.
-func QueryWords(text string) (words []string) {
+// queryWords returns the words that a text asks for, each once.
+func queryWords(text string) (words []string) {
 	eachWord(text, func(word string) {
 		if !slices.Contains(words, word) {
 			words = append(words, word)
@@ -74,7 +74,7 @@ func (p *placed) intersect(other *placed) {
 // first, and no further than the page needs, for a job was captured and changed before its chunk was filled. What a chunk
 // says of a job that was updated since is outdated: so each job of the page is looked at before it counts.
 func (l *listing) search() error {
-	s := search{listing: l, words: QueryWords(l.Text), chunk: math.MaxInt64}
+	s := search{listing: l, words: queryWords(l.Text), chunk: math.MaxInt64}
 	if len(s.words) == 0 {
 		return nil
 	}

@@ -53,7 +53,7 @@ func TestWords(t *testing.T) {
 // of them does.
 func checkWords(t *testing.T, text string) {
 	t.Helper()
-	query := QueryWords(text)
+	query := queryWords(text)
 	data, err := jsonOf(text)
 	ok(t, err)
 	for _, words := range [][]string{query, nil} {
@@ -65,7 +65,7 @@ func checkWords(t *testing.T, text string) {
 		if word == "" || len(word) > maxWordLength || !utf8.ValidString(word) || strings.ContainsFunc(word, func(c rune) bool { return unicode.ToLower(c) != c }) {
 			t.Errorf("%q of %q is no word", word, text)
 		}
-		if again := QueryWords(word); !slices.Equal(again, []string{word}) {
+		if again := queryWords(word); !slices.Equal(again, []string{word}) {
 			t.Errorf("the word %q of %q has the words %q", word, text, again)
 		}
 		_, first := utf8.DecodeRuneInString(word)
@@ -80,12 +80,12 @@ func TestEveryCharacterIsFoundByItself(t *testing.T) {
 	t.Parallel()
 	for c := rune(0); c <= unicode.MaxRune; c++ {
 		eachWord(string(c), func(word string) {
-			if again := QueryWords(word); !slices.Equal(again, []string{word}) {
+			if again := queryWords(word); !slices.Equal(again, []string{word}) {
 				t.Errorf("%U has the word %q, which has the words %q", c, word, again)
 			}
 		})
-		if upper := unicode.ToUpper(c); !unicode.Is(unicode.Mn, c) && !slices.Equal(QueryWords(string(c)), QueryWords(string(upper))) {
-			t.Errorf("%U has the words %q, in upper case %q", c, QueryWords(string(c)), QueryWords(string(upper)))
+		if upper := unicode.ToUpper(c); !unicode.Is(unicode.Mn, c) && !slices.Equal(queryWords(string(c)), queryWords(string(upper))) {
+			t.Errorf("%U has the words %q, in upper case %q", c, queryWords(string(c)), queryWords(string(upper)))
 		}
 	}
 }
