@@ -36,6 +36,9 @@ const (
 	headerDigest        = "ce-digest"
 )
 
+// sourceDecisions is the CloudEvents source of decisions, and of what follows from them.
+const sourceDecisions = "/jobtally/decisions"
+
 // Message returns the wire form of the request for a ledger of so many partitions. The subject is
 // requests.<partition>.<account>.<kind>.
 func (r *Request) Message(partitions int) Message {
@@ -252,7 +255,7 @@ func (d *Decision) Message() Message {
 		Header: map[string][]string{
 			headerSpecVersion:   {"1.0"},
 			headerID:            {d.Position.String()},
-			headerSource:        {"/jobtally/decisions"},
+			headerSource:        {sourceDecisions},
 			headerType:          {d.Body.decisionType()},
 			headerTime:          {formatTime(d.Time)},
 			headerContentType:   {"application/json"},
