@@ -40,7 +40,7 @@ var house = map[string]struct {
 	"internal/webhook":      {inside: []string{"internal/events"}},
 	"internal/events":       {},
 	"internal/contract":     {},
-	"internal/contracttest": {inside: []string{"docs", "internal/contract"}, alone: []string{"github.com/santhosh-tekuri/jsonschema"}},
+	"internal/contracttest": {inside: []string{"docs", "internal/contract", "internal/events"}, alone: []string{"github.com/santhosh-tekuri/jsonschema"}},
 	"docs":                  {},
 	"client":                {},
 	"client/example":        {inside: []string{"client"}},
