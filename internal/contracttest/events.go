@@ -2,6 +2,7 @@ package contracttest
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"path"
@@ -64,6 +65,33 @@ func closeObjects(schema any) {
 			closeObjects(part)
 		}
 	}
+}
+
+// CheckDecision returns what in a message of a stream of decisions, or in an event that comes of it for an account, is not as the
+// contract says, or nil; and the types that it looked at.
+func (e *Events) CheckDecision(m events.Message, partition int) (types []string, err error) {
+	if err := e.CheckMessage(&m); err != nil {
+		return nil, err
+	}
+	d, err := events.DecodeDecision(m, partition)
+	if err != nil {
+		return nil, err
+	}
+	types = []string{events.TypeOf(d.Body)}
+	var told []events.Event
+	if event, is := d.JobEvent(); is {
+		told = append(told, event)
+	}
+	if event, is := d.QuotaEvent(cmp.Or(d.Account, "somebody")); is {
+		told = append(told, event)
+	}
+	for _, event := range told {
+		types = append(types, event.Type)
+		if err := e.CheckEvent(event.AppendJSON(nil)); err != nil {
+			return nil, err
+		}
+	}
+	return types, nil
 }
 
 // CheckMessage returns what in a message of a stream of decisions is not as the contract says, or nil. Headers that are not

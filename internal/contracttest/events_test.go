@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -70,8 +71,9 @@ func goldenDecisions(t *testing.T) map[string]*events.Message {
 func TestGoldenEventsAreByTheContract(t *testing.T) {
 	e := eventChecker(t)
 	for name, m := range goldenDecisions(t) {
-		if err := e.CheckMessage(m); err != nil {
-			t.Errorf("%s: %v", name, err)
+		m.Sequence = 1234
+		if types, err := e.CheckDecision(*m, 6); err != nil || !strings.HasPrefix(name, types[0]) {
+			t.Errorf("%s: %q, %v", name, types, err)
 		}
 	}
 	for name, text := range goldenOf(t, "events") {
@@ -442,4 +444,42 @@ func marshal(t *testing.T, value any) []byte {
 		t.Fatal(err)
 	}
 	return text
+}
+
+// TestExamplesOfThePage: what docs/EVENTS.md shows is in the golden files, and it tells of each type.
+func TestExamplesOfThePage(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "EVENTS.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var golden []string
+	for _, folder := range []string{"golden", "events"} {
+		for _, text := range goldenOf(t, folder) {
+			golden = append(golden, string(text))
+		}
+	}
+	var section string
+	shown := map[string]bool{}
+	for block := range strings.SplitSeq(string(page), "```") {
+		for _, heading := range regexp.MustCompile(`(?m)^##+ (.*)$`).FindAllStringSubmatch(block, -1) {
+			section = heading[1]
+		}
+		example, is := strings.CutPrefix(block, "json\n")
+		if !is {
+			continue
+		}
+		example = strings.TrimSuffix(example, "\n")
+		if !slices.ContainsFunc(golden, func(text string) bool {
+			return strings.Contains(text, example) && (!strings.HasPrefix(section, "jobtally.") || strings.Contains(text, section))
+		}) {
+			t.Errorf("no golden file has %s", example)
+			continue
+		}
+		shown[section] = true
+	}
+	for _, ceType := range slices.Concat(events.DecisionTypes(), events.QuotaEventTypes()) {
+		if !shown[ceType] {
+			t.Errorf("there is no example of %s", ceType)
+		}
+	}
 }
