@@ -276,7 +276,7 @@ func TestTailShowsEveryType(t *testing.T) {
 	}
 	want := `2026-10-31T23:59:59Z  0-1       anna          captured      Clerk\x1b[2J\u009b31m\n — 東京 & Co; 40/50; 80 % reached
 2026-11-01T00:00:00Z  0-2       anna          duplicated    https://jobs.example.com/1; is job_1; 50/50
-2026-11-01T00:00:01Z  0-3       anna          rejected      quota_exceeded; https://jobs.example.com/1; 40/50; again from 2026-11-01
+2026-11-01T00:00:01Z  0-3       anna          rejected      quota_exceeded; https://jobs.example.com/1; 50/50; again from 2026-12-01
 2026-11-01T00:00:02Z  0-4       anna          repeated      asked first at 0-1
 2026-11-01T00:00:03Z  0-5       anna          updated       Clerk; version 2: title, company
 2026-11-01T00:00:04Z  0-6       anna          deleted       job job_1; version 3
@@ -371,8 +371,9 @@ func TestTailShowsWhatItDoesNotKnow(t *testing.T) {
 func TestTailNamesTheArchiveOfWhatIsGone(t *testing.T) {
 	url := natsServer(t)
 	mustOperate(t, "init", "--nats", url, "--partitions", "1")
-	bodies := append(every()[:4], archived(4), every()[7], every()[8])
-	decide(t, url, bodies...)
+	decide(t, url, append(every()[:4], archived(4), every()[7], every()[8])...)
+	closing := &events.Request{ID: "close", Time: april, Body: &events.MonthCloseRequested{Month: "2026-10"}}
+	appendAll(t, url, captureRequest("anna", 1, ""), captureRequest("anna", 2, ""), captureRequest("anna", 3, ""), captureRequest("anna", 4, ""), closing)
 	nc, err := nats.Connect(url)
 	if err != nil {
 		t.Fatal(err)
@@ -390,7 +391,7 @@ func TestTailNamesTheArchiveOfWhatIsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	for from, want := range map[string]string{
-		"0-1":     "decisions after 0-1 are no longer in the ledger, which begins with 0-4: the archive of 2026-10 has them; `projector archive replay DIR` prints it",
+		"0-1":     "decisions after 0-1 are no longer in the ledger, which begins with 0-4: the archive of 2026-10 has them. Read it with `projector archive replay DIR`",
 		"2026-10": "decisions after 0-0 are no longer in the ledger, which begins with 0-4: the archive of 2026-10 has them",
 	} {
 		_, err := operate(t, "tail", "--nats", url, "--no-follow", "--from", from)

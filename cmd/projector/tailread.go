@@ -126,18 +126,47 @@ func (t *tail) unpruned(l *ledger.Ledger, after events.Position) error {
 	if err != nil || first == 0 {
 		return err
 	}
-	archives, err := ledgerSource(l).Archives(t.ctx, after.Partition)
-	if err != nil {
-		return err
-	}
 	kept := events.Position{Partition: after.Partition, Sequence: first}
 	gone := fmt.Sprintf("decisions after %s are no longer in the ledger, which begins with %s", after, kept)
-	for _, a := range archives {
-		if a.Position.Sequence > after.Sequence {
-			return fmt.Errorf("%s: the archive of %s has them; `projector archive replay DIR` prints it", gone, a.Month)
+	months, err := t.closedIn(l, after, kept)
+	if err != nil {
+		return fmt.Errorf("%s: %w", gone, err)
+	}
+	switch len(months) {
+	case 0:
+		return fmt.Errorf("%s, and are of a month that is not archived: only a backup has them", gone)
+	case 1:
+		return fmt.Errorf("%s: the archive of %s has them. Read it with `projector archive replay DIR`", gone, months[0])
+	}
+	return fmt.Errorf("%s: the archives of %s to %s have them. Read these with `projector archive replay DIR...`", gone, months[0], months[len(months)-1])
+}
+
+// closedIn returns the months in which decisions between two positions lie, if they are archived. It reads what asked for the
+// months to be closed: the decisions on that are perhaps among those that are missing.
+func (t *tail) closedIn(l *ledger.Ledger, after, kept events.Position) (months []events.Month, err error) {
+	p := after.Partition
+	heads, err := l.Heads(t.ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	for batch, err := range l.ReadTo(t.ctx, events.Requests, p, []string{events.ClosesSubject(p)}, after.Sequence, heads.Requests) {
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range batch {
+			r, err := events.DecodeRequest(m, p, l.Partitions)
+			if err != nil {
+				return nil, err
+			}
+			if asked, ok := r.Body.(*events.MonthCloseRequested); ok && !slices.Contains(months, asked.Month) {
+				months = append(months, asked.Month)
+			}
+			if m.Sequence >= kept.Sequence-1 {
+				return months, nil
+			}
 		}
 	}
-	return fmt.Errorf("%s: no month of theirs is archived", gone)
+	return months, nil
 }
 
 // decided is a message of a partition.
