@@ -487,3 +487,54 @@ func TestExamplesOfThePage(t *testing.T) {
 		}
 	}
 }
+
+// TestSchemasHaveTheMembersThatAreWritten compares schemas with the types that are encoded: a member is required unless it may
+// be left out.
+func TestSchemasHaveTheMembersThatAreWritten(t *testing.T) {
+	written := map[string]any{
+		events.TypeQuotaThresholdReached: events.QuotaThresholdReached{}, events.TypeQuotaReset: events.QuotaReset{},
+	}
+	for _, ceType := range events.DecisionTypes() {
+		body, err := events.DecodeBody(ceType, []byte("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		written[ceType] = reflect.ValueOf(body).Elem().Interface()
+	}
+	files := schemaFiles(t)
+	for ceType, body := range written {
+		schema := object(t, files[ceType])
+		wantsMembers(t, ceType, schema, reflect.TypeOf(body))
+		defs, _ := schema["$defs"].(map[string]any)
+		for part, is := range map[string]any{"job": events.Job{}, "erasedMonth": events.ErasedMonth{}} {
+			if s, there := defs[part].(map[string]any); there {
+				wantsMembers(t, ceType+" "+part, s, reflect.TypeOf(is))
+			}
+		}
+	}
+}
+
+func wantsMembers(t *testing.T, name string, schema map[string]any, of reflect.Type) {
+	t.Helper()
+	var all, required []string
+	for _, field := range reflect.VisibleFields(of) {
+		member, options, _ := strings.Cut(field.Tag.Get("json"), ",")
+		if member == "" {
+			continue // an embedded struct, whose fields are visible too
+		}
+		all = append(all, member)
+		if options == "" {
+			required = append(required, member)
+		}
+	}
+	var says []string
+	for _, member := range schema["required"].([]any) {
+		says = append(says, member.(string))
+	}
+	if got, want := slices.Sorted(maps.Keys(schema["properties"].(map[string]any))), unique(all); !slices.Equal(got, want) {
+		t.Errorf("%s has %q, want %q", name, got, want)
+	}
+	if got, want := unique(says), unique(required); !slices.Equal(got, want) {
+		t.Errorf("%s requires %q, want %q", name, got, want)
+	}
+}
