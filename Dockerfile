@@ -5,7 +5,8 @@ COPY go.mod go.sum ./
 RUN go mod download
 COPY cmd cmd
 COPY internal internal
-COPY docs/docs.go docs/openapi.yaml docs/
+COPY docs/docs.go docs/openapi.yaml docs/asyncapi.yaml docs/
+COPY docs/schemas docs/schemas
 RUN go build -trimpath -o /out/ ./cmd/...
 
 FROM debian:bookworm-slim

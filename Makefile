@@ -6,7 +6,7 @@ DIR ?= ./demo-months
 
 .DEFAULT_GOAL := help
 
-.PHONY: help run demo-months build test test-kills fuzz bench lint lint-api vuln test-tools clean
+.PHONY: help run demo-months build test test-kills fuzz bench lint lint-api lint-events vuln test-tools clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
@@ -34,13 +34,16 @@ fuzz: ## Fuzz every fuzz test for FUZZTIME (60s) each
 bench: ## Measure against baselines of the same run, about 14 minutes, and write bench/RESULTS.md
 	$(GO) run ./bench
 
-lint: bin/staticcheck lint-api ## Check format, vet, staticcheck and the contract of the API
+lint: bin/staticcheck lint-api lint-events ## Check format, vet, staticcheck, the contract of the API and that of events
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on the files above'; exit 1; }
 	$(GO) vet ./...
 	bin/staticcheck ./...
 
 lint-api: ## Check docs/openapi.yaml with the linter of Redocly
 	@.ci/lint-api
+
+lint-events: ## Check docs/asyncapi.yaml and docs/schemas with the parser of AsyncAPI and with ajv
+	@.ci/lint-events
 
 vuln: ## Look the code up in the Go vulnerability database, which has to be reached
 	@.ci/vuln

@@ -26,10 +26,10 @@ var house = map[string]struct {
 	alone  []string // with whom it shares one, that one names it too
 }{
 	"cmd/api":               {inside: []string{"internal/cli", "internal/events", "internal/http", "internal/node", "internal/telemetry", "internal/token"}},
-	"cmd/projector":         {inside: []string{"internal/archive", "internal/capture", "internal/cli", "internal/events", "internal/ledger", "internal/node", "internal/projections", "internal/replay", "internal/telemetry", "internal/token"}},
+	"cmd/projector":         {inside: []string{"internal/archive", "internal/capture", "internal/cli", "internal/events", "internal/ledger", "internal/near", "internal/node", "internal/projections", "internal/replay", "internal/telemetry", "internal/token"}},
 	"internal/cli":          {alone: []string{"github.com/alecthomas/kong"}},
 	"internal/node":         {inside: []string{"internal/capture", "internal/events", "internal/ledger", "internal/projections", "internal/replay"}},
-	"internal/http":         {inside: []string{"docs", "internal/capture", "internal/contract", "internal/events", "internal/token"}, alone: []string{"github.com/labstack/echo"}},
+	"internal/http":         {inside: []string{"docs", "internal/capture", "internal/contract", "internal/events", "internal/near", "internal/token"}, alone: []string{"github.com/labstack/echo"}},
 	"internal/projections":  {inside: []string{"internal/capture", "internal/events"}, alone: []string{"github.com/mattn/go-sqlite3"}},
 	"internal/ledger":       {inside: []string{"internal/events"}, alone: []string{"github.com/nats-io/"}},
 	"internal/telemetry":    {inside: []string{"internal/events", "internal/node"}, alone: []string{"github.com/prometheus/", "go.opentelemetry.io/"}},
@@ -39,8 +39,9 @@ var house = map[string]struct {
 	"internal/token":        {inside: []string{"internal/events"}},
 	"internal/webhook":      {inside: []string{"internal/events"}},
 	"internal/events":       {},
+	"internal/near":         {},
 	"internal/contract":     {},
-	"internal/contracttest": {inside: []string{"docs", "internal/contract"}, alone: []string{"github.com/santhosh-tekuri/jsonschema"}},
+	"internal/contracttest": {inside: []string{"docs", "internal/contract", "internal/events"}, alone: []string{"github.com/santhosh-tekuri/jsonschema"}},
 	"docs":                  {},
 	"client":                {},
 	"client/example":        {inside: []string{"client"}},

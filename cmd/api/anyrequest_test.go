@@ -119,7 +119,7 @@ func (s *service) drivers(t *testing.T, n int) []*driver {
 // operation returns the n-th operation, over and over; another one in place of most that are answered with a whole document.
 func (d *driver) operation(n int) *contract.Operation {
 	all := d.checker.Operations
-	if o := all[n%len(all)]; o.ID != "getDocs" && o.ID != "getContract" || d.chance(10) {
+	if o := all[n%len(all)]; o.ID != "getDocs" && o.ID != "getContract" && o.ID != "getEventContract" || d.chance(10) {
 		return o
 	}
 	return all[d.IntN(len(all))]

@@ -2,12 +2,18 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"io"
+	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 
 	"jobtally/internal/contracttest"
+	"jobtally/internal/events"
+	"jobtally/internal/ledger"
+	"jobtally/internal/node"
 )
 
 // theContract is what every exchange of these tests is held to.
@@ -47,4 +53,68 @@ func (b byContract) RoundTrip(r *http.Request) (*http.Response, error) {
 		b.t.Errorf("not by the contract: %v", err)
 	}
 	return answer, nil
+}
+
+// theEvents is what every decision of these tests is held to, and each event that comes of one.
+var theEvents = sync.OnceValue(func() *contracttest.Events {
+	c, err := contracttest.NewEvents()
+	if err != nil {
+		panic(err)
+	}
+	return c
+})
+
+// typesSeen are the types of decisions and events that were checked.
+var typesSeen sync.Map
+
+// checkEvents fails the test when a decision that the running service has in its ledger is not as the contract says. A
+// service whose ledger is on another server, or cannot be read because that is what the test is about, has none to check.
+func (s *service) checkEvents(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	url, err := ledger.EmbeddedURL(s.data)
+	if err != nil {
+		return
+	}
+	o, err := node.Dial(ctx, node.Config{NATS: url, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return
+	}
+	defer o.Close()
+	for p := range o.Ledger.Partitions {
+		heads, err := o.Ledger.Heads(ctx, p)
+		if err != nil {
+			return
+		}
+		for batch, err := range o.Ledger.ReadTo(ctx, events.Decisions, p, nil, 0, heads.Decisions) {
+			if err != nil {
+				return
+			}
+			for _, m := range batch {
+				checkEvent(t, m, p)
+			}
+		}
+	}
+}
+
+func checkEvent(t *testing.T, m events.Message, partition int) {
+	t.Helper()
+	types, err := theEvents().CheckDecision(m, partition)
+	if err != nil {
+		t.Errorf("not by the contract of events: %v", err)
+	}
+	for _, ceType := range types {
+		typesSeen.Store(ceType, true)
+	}
+}
+
+// unseen returns the types of decisions and events that no test had.
+func unseen() (types []string) {
+	for _, ceType := range slices.Concat(events.DecisionTypes(), events.QuotaEventTypes()) {
+		if _, seen := typesSeen.Load(ceType); !seen {
+			types = append(types, ceType)
+		}
+	}
+	return types
 }

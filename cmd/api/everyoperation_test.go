@@ -100,11 +100,14 @@ func TestEveryOperationChecksItsBody(t *testing.T) {
 func TestTheDocumentsAreServedToEverybody(t *testing.T) {
 	t.Parallel()
 	s := start(t, t.TempDir(), midNovember)
-	for path, says := range map[string]string{"/openapi.yaml": "openapi: 3.1.0", "/docs": "<h1>jobtally</h1>"} {
+	for path, says := range map[string]string{
+		"/openapi.yaml": "openapi: 3.1.0", "/docs": "<h1>jobtally</h1>", "/asyncapi.yaml": "asyncapi: 3.1.0", "/schemas/event.json": "CloudEvent",
+	} {
 		first := s.get(t, path, "Authorization:").wants(t, http.StatusOK)
 		if !strings.Contains(first.body, says) {
 			t.Errorf("%s: %.300s", path, first.body)
 		}
 		s.get(t, path, "Authorization:", "If-None-Match: "+first.header.Get("ETag")).wants(t, http.StatusNotModified)
 	}
+	s.get(t, "/schemas/jobtally.job.captured.v2.json", "Authorization:").wantsProblem(t, http.StatusNotFound, "not_found")
 }

@@ -49,5 +49,9 @@ func unexercised() (code int) {
 			code = 1
 		}
 	}
+	for _, ceType := range unseen() {
+		fmt.Fprintf(os.Stderr, "no test has an event of type %s\n", ceType)
+		code = 1
+	}
 	return code
 }

@@ -119,7 +119,7 @@ func launch(t *testing.T, data string, cmd *exec.Cmd) *service {
 // listening is the line in either form of the log.
 var listening = regexp.MustCompile(`"?msg"?[=:]"?listening"?[ ,]"?addr"?[=:]"?([^ ",]+)`)
 
-// attach waits until the service listens, and reads the token of account demo. When the test ends it stops the service.
+// attach waits until the service listens, and reads the token of account demo. When the test ends it checks what was decided, and stops the service.
 func (s *service) attach(t *testing.T) {
 	t.Helper()
 	s.url = "http://" + s.wait(t, &s.stderr, listening)[1]
@@ -133,6 +133,7 @@ func (s *service) attach(t *testing.T) {
 	s.token = strings.TrimSpace(string(text))
 	t.Cleanup(func() {
 		if !s.hasEnded() {
+			s.checkEvents(t)
 			s.stop(t)
 		}
 	})

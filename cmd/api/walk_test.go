@@ -37,6 +37,9 @@ func examplesOf(anna victim) map[string]example {
 		"GET /openapi.yaml": {public: true},
 		"GET /docs":         {public: true},
 
+		"GET /asyncapi.yaml":   {public: true},
+		"GET /schemas/:schema": {public: true, own: map[string]string{"schema": "event.json"}},
+
 		"GET /api/jobs/quota":                {},
 		"GET /api/jobs/quota/history":        {},
 		"GET /api/jobs/quota/history/:month": {own: map[string]string{"month": "2026-11"}},

@@ -15,6 +15,10 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"jobtally/internal/contracttest"
+	"jobtally/internal/events"
+	"jobtally/internal/node"
 )
 
 // Everything that a test waits for has this long to happen.
@@ -213,7 +217,44 @@ func projector(t *testing.T, url, data string) *process {
 	t.Helper()
 	p := spawn(t, "projector", "run", "--nats", url, "--data", data)
 	p.await(t, "msg=deciding")
+	t.Cleanup(func() { checkEvents(t, url) })
 	return p
+}
+
+// theEvents is what decisions of these tests are held to.
+var theEvents = sync.OnceValues(contracttest.NewEvents)
+
+// checkEvents fails the test when a decision in the ledger of a server, which may be gone by now, or an event that comes of it,
+// is not as the contract of events says.
+func checkEvents(t *testing.T, url string) {
+	t.Helper()
+	contract, err := theEvents()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	o, err := node.Dial(ctx, node.Config{NATS: url, Log: quiet})
+	if err != nil {
+		return
+	}
+	defer o.Close()
+	for p := range o.Ledger.Partitions {
+		heads, err := o.Ledger.Heads(ctx, p)
+		if err != nil {
+			return
+		}
+		for batch, err := range o.Ledger.ReadTo(ctx, events.Decisions, p, nil, 0, heads.Decisions) {
+			if err != nil {
+				return
+			}
+			for _, m := range batch {
+				if _, err := contract.CheckDecision(m, p); err != nil {
+					t.Errorf("not by the contract of events: %v", err)
+				}
+			}
+		}
+	}
 }
 
 // service starts the API, and returns where it listens.

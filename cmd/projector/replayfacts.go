@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -97,14 +98,11 @@ func (f *facts) usage() string {
 }
 
 // about says in one text what it is about.
-func (f *facts) about() string {
-	var parts []string
-	for _, part := range []string{f.reason, f.job.Title, f.detail} {
-		if part != "" {
-			parts = append(parts, part)
-		}
-	}
-	return strings.Join(parts, "; ")
+func (f *facts) about() string { return joined(f.reason, f.job.Title, f.detail) }
+
+// joined joins the texts that there are.
+func joined(texts ...string) string {
+	return strings.Join(slices.DeleteFunc(texts, func(text string) bool { return text == "" }), "; ")
 }
 
 // whenAsked returns the time of the request, or nothing where that cannot be read.

@@ -48,6 +48,11 @@ func JobEventTypes() []string {
 	}
 }
 
+// DecisionTypes returns the types of all decisions: those on jobs first.
+func DecisionTypes() []string {
+	return append(JobEventTypes(), TypeAccountOpened, TypePlanChanged, TypeTokenIssued, TypeTokenRevoked, TypeMonthArchived, TypeAccountErased)
+}
+
 // QuotaEventTypes returns the types of the events that follow for a quota.
 func QuotaEventTypes() []string { return []string{TypeQuotaThresholdReached, TypeQuotaReset} }
 

@@ -94,3 +94,17 @@ func TestIsOfType(t *testing.T) {
 		t.Error("events are those on jobs and quotas")
 	}
 }
+
+// Every decision that has a golden file is of one of DecisionTypes, and the other way round: so a new type is in the contract.
+func TestDecisionTypesAreAll(t *testing.T) {
+	var written []string
+	for _, f := range decisionFixtures() {
+		written = append(written, TypeOf(f.Body))
+	}
+	slices.Sort(written)
+	types := DecisionTypes()
+	slices.Sort(types)
+	if written = slices.Compact(written); !slices.Equal(written, types) {
+		t.Errorf("decisions are of the types\n%q\nwant\n%q", types, written)
+	}
+}

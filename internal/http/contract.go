@@ -7,10 +7,12 @@ import (
 	"github.com/labstack/echo/v4"
 )
 
-// The paths of the contract, and of the page that is made of it.
+// The paths of the contract, of the page that is made of it, and of the contract of events with its schemas.
 const (
-	contractPath = "/openapi.yaml"
-	docsPath     = "/docs"
+	contractPath      = "/openapi.yaml"
+	docsPath          = "/docs"
+	eventContractPath = "/asyncapi.yaml"
+	schemasPath       = "/schemas/:schema"
 )
 
 // contractPage is the contract to be read by people.
@@ -33,6 +35,22 @@ func makePage() (p contractPage, err error) {
 func (a *api) getContract(c echo.Context) error {
 	c.Response().Header().Set("Cache-Control", "no-cache")
 	return writeTaggedAs(c, "application/yaml", docs.OpenAPI)
+}
+
+// getEventContract answers GET /asyncapi.yaml.
+func (a *api) getEventContract(c echo.Context) error {
+	c.Response().Header().Set("Cache-Control", "no-cache")
+	return writeTaggedAs(c, "application/yaml", docs.AsyncAPI)
+}
+
+// getSchema answers GET /schemas/{schema}.
+func (a *api) getSchema(c echo.Context) error {
+	text, err := docs.Schemas.ReadFile("schemas/" + c.Param("schema"))
+	if err != nil {
+		return newProblem(codeNotFound, "")
+	}
+	c.Response().Header().Set("Cache-Control", "no-cache")
+	return writeTaggedAs(c, "application/schema+json", text)
 }
 
 // getDocs answers GET /docs.

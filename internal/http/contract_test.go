@@ -55,17 +55,32 @@ func TestTheContractHasEveryProblem(t *testing.T) {
 	}
 }
 
+var contractSays = map[string]string{
+	contractPath: "Counts the jobs that people capture", docsPath: "Counts the jobs that people capture", eventContractPath: "asyncapi: 3",
+	"/schemas/jobtally.job.captured.v1.json": "A job came into the tracker",
+}
+
 func TestTheContractIsServed(t *testing.T) {
 	n := newNode(t)
-	for path, media := range map[string]string{contractPath: "application/yaml", docsPath: "text/html; charset=utf-8"} {
+	for path, media := range map[string]string{
+		contractPath: "application/yaml", docsPath: "text/html; charset=utf-8", eventContractPath: "application/yaml",
+		"/schemas/jobtally.job.captured.v1.json": "application/schema+json",
+	} {
 		x := n.send(t, "GET", path, "", "Authorization: none")
 		x.wantsHeader(t, "Content-Type: "+media, "Cache-Control: no-cache")
-		if x.StatusCode != 200 || !strings.Contains(x.body, "Counts the jobs that people capture") {
+		if x.StatusCode != 200 || !strings.Contains(x.body, contractSays[path]) {
 			t.Errorf("%s: %d %.200s", path, x.StatusCode, x.body)
 		}
 		n.send(t, "GET", path, "", "If-None-Match: "+x.Header.Get("ETag")).wants(t, 304, "")
 		if x := n.send(t, "HEAD", path, ""); x.StatusCode != 200 {
 			t.Errorf("HEAD %s: %d", path, x.StatusCode)
 		}
+	}
+}
+
+func TestSchemasThatAreNotThere(t *testing.T) {
+	n := newNode(t)
+	for _, name := range []string{"jobtally.job.captured.v2.json", "jobtally.job.captured.v1", "..%2Fopenapi.yaml", "%2e%2e", "", "."} {
+		n.send(t, "GET", "/schemas/"+name, "").wantsProblem(t, codeNotFound)
 	}
 }

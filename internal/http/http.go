@@ -202,6 +202,8 @@ func (a *api) route(e *echo.Echo) {
 	get("/readyz", a.getReady)
 	get(contractPath, a.getContract)
 	get(docsPath, a.getDocs)
+	get(eventContractPath, a.getEventContract)
+	get(schemasPath, a.getSchema)
 }
 
 func (a *api) routeAdministration(e *echo.Echo, get func(string, echo.HandlerFunc)) {

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/labstack/echo/v4"
+
+	"jobtally/internal/near"
 )
 
 // parameters reads the query of a call. A parameter that the call does not know, or that is there twice, is refused as
@@ -62,7 +64,7 @@ func isTrue(query url.Values, name string) (bool, error) {
 }
 
 func suggestedParameter(name string, known []string) string {
-	if best := nearest(name, known); best != "" {
+	if best := near.Name(name, known); best != "" {
 		return "did you mean " + best + "?"
 	}
 	return "what it takes is " + strings.Join(known, ", ")

@@ -1,52 +1,15 @@
 package http
 
-import "strings"
+import (
+	"strings"
+
+	"jobtally/internal/near"
+)
 
 // suggestion helps a client that sent a field which is not known: it names the near one, or all of them.
 func suggestion(name string, known []string) string {
-	if best := nearest(name, known); best != "" {
+	if best := near.Name(name, known); best != "" {
 		return "did you mean " + best + "?"
 	}
 	return "its fields are " + strings.Join(known, ", ")
-}
-
-// nearest returns the known name that another one was probably meant to be, or nothing.
-func nearest(name string, known []string) (best string) {
-	const near = 2
-	distance := near + 1
-	for _, candidate := range known {
-		if d := editDistance(plain(name), plain(candidate)); d < distance {
-			best, distance = candidate, d
-		}
-	}
-	return best
-}
-
-// plain returns a name without what the spellings of names differ by: sourceURL and source-url are source_url.
-func plain(name string) string {
-	const longest = 64 // no name that long is near to any
-	return strings.NewReplacer("_", "", "-", "", " ", "").Replace(strings.ToLower(name[:min(len(name), longest)]))
-}
-
-// editDistance counts the bytes to insert, delete, replace or swap with their neighbour to make b of a.
-func editDistance(a, b string) int {
-	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range last {
-		last[j] = j
-	}
-	for i := range len(a) {
-		row[0] = i + 1
-		for j := range len(b) {
-			change := 1
-			if a[i] == b[j] {
-				change = 0
-			}
-			row[j+1] = min(last[j]+change, last[j+1]+1, row[j]+1)
-			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
-				row[j+1] = min(row[j+1], before[j-1]+1)
-			}
-		}
-		before, last, row = last, row, before
-	}
-	return last[len(b)]
 }

@@ -28,6 +28,7 @@ const (
 // that runs on a data directory, or, when none runs, to that directory's own.
 type Operator struct {
 	Ledger *ledger.Ledger
+	Alone  bool // no service runs on the data directory: its ledger was opened for the time of the access
 
 	running string // the data directory of the service that was found running, or empty
 	foreign bool   // whether the server is part of a running service, which alone sees to its files
@@ -63,7 +64,7 @@ func Dial(ctx context.Context, cfg Config) (*Operator, error) {
 	if !n.awaitFolding(ctx)() {
 		return nil, errors.Join(ctx.Err(), n.Close())
 	}
-	return &Operator{Ledger: n.Ledger, close: n.Close}, nil
+	return &Operator{Ledger: n.Ledger, Alone: true, close: n.Close}, nil
 }
 
 func dialServer(ctx context.Context, cfg Config, url string) (*Operator, error) {

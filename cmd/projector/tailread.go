@@ -1,0 +1,355 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"jobtally/internal/events"
+	"jobtally/internal/ledger"
+)
+
+// leastTail is how many decisions of a partition tail reads at once, at the least, when it looks for the last ones.
+const leastTail = 64
+
+// tailStart is where tail begins; the zero value is with the last lines.
+type tailStart struct {
+	position *events.Position // sequence 0 is the beginning of its partition
+	month    events.Month
+	now, all bool
+}
+
+// UnmarshalText reads 0-17, 2026-10, beginning or now.
+func (s *tailStart) UnmarshalText(text []byte) error {
+	switch word := string(text); word {
+	case "now":
+		s.now = true
+		return nil
+	case "beginning":
+		s.all = true
+		return nil
+	default:
+		if month, err := events.ParseMonth(word); err == nil {
+			s.month = month
+			return nil
+		}
+		var p events.Position
+		if _, err := fmt.Sscanf(word, "%d-0", &p.Partition); err == nil && p.String() == word {
+			s.position = &p
+			return nil
+		}
+		p, err := events.ParsePosition(word)
+		if err != nil {
+			return fmt.Errorf("%q is neither a position, such as 0-17, nor a month, such as 2026-10, nor beginning or now", word)
+		}
+		s.position = &p
+		return nil
+	}
+}
+
+// begin finds out where to begin in each partition that is to be shown, and shows the last lines where these are asked for.
+func (t *tail) begin(l *ledger.Ledger) (err error) {
+	t.ledger, t.after = l.ID, map[int]uint64{}
+	for p := range l.Partitions {
+		t.after[p] = 0
+	}
+	if t.Account != "" {
+		own := events.PartitionOf(t.Account, l.Partitions)
+		t.subjects = events.Decisions.SubjectsOf(t.Account, own)
+		t.after = map[int]uint64{own: 0}
+	}
+	switch {
+	case t.From.position != nil:
+		return t.beginBehind(l, *t.From.position)
+	case t.From.month != "":
+		return t.beginWith(l, t.From.month)
+	case t.From.all:
+		return nil
+	}
+	heads, err := t.heads(l)
+	if err != nil {
+		return err
+	}
+	if !t.From.now {
+		if err := t.showLast(l, heads); err != nil {
+			return err
+		}
+	}
+	t.after = heads
+	return nil
+}
+
+func (t *tail) beginBehind(l *ledger.Ledger, p events.Position) error {
+	if p.Partition >= l.Partitions {
+		return usage("%s is in no partition of this ledger: they are 0 to %d", p, l.Partitions-1)
+	}
+	if _, shown := t.after[p.Partition]; !shown {
+		return usage("account %s is in partition %d, and %s is not", t.Account, events.PartitionOf(t.Account, l.Partitions), p)
+	}
+	t.after = map[int]uint64{p.Partition: p.Sequence}
+	heads, err := t.heads(l)
+	if err != nil {
+		return err
+	}
+	if head := heads[p.Partition]; p.Sequence > head {
+		return usage("--from %s is not there yet: partition %d has %d decisions", p, p.Partition, head)
+	}
+	return t.unpruned(l, p)
+}
+
+// beginWith begins with what was asked for in a month, or since.
+func (t *tail) beginWith(l *ledger.Ledger, month events.Month) error {
+	source := ledgerSource(l)
+	for p := range t.after {
+		partition, err := source.Partition(t.ctx, p)
+		if err != nil {
+			return err
+		}
+		if t.after[p], err = partition.Since(t.ctx, month); err != nil {
+			return err
+		}
+		if err := t.unpruned(l, events.Position{Partition: p, Sequence: t.after[p]}); err != nil {
+			return err
+		}
+	}
+	t.since = month.Start()
+	return nil
+}
+
+// unpruned returns an error that names the months to look in, where decisions after a position are in the ledger no more.
+func (t *tail) unpruned(l *ledger.Ledger, after events.Position) error {
+	first, err := l.Pruned(t.ctx, after)
+	if err != nil || first == 0 {
+		return err
+	}
+	kept := events.Position{Partition: after.Partition, Sequence: first}
+	gone := fmt.Sprintf("decisions after %s are no longer in the ledger, which begins with %s", after, kept)
+	months, err := t.closedIn(l, after, kept)
+	if err != nil {
+		return fmt.Errorf("%s: %w", gone, err)
+	}
+	switch len(months) {
+	case 0:
+		return fmt.Errorf("%s, and are of a month that is not archived: only a backup has them", gone)
+	case 1:
+		return fmt.Errorf("%s: the archive of %s has them. Read it with `projector archive replay DIR`", gone, months[0])
+	}
+	return fmt.Errorf("%s: the archives of %s to %s have them. Read these with `projector archive replay DIR...`", gone, months[0], months[len(months)-1])
+}
+
+// closedIn returns the months in which decisions between two positions lie, if they are archived. It reads what asked for the
+// months to be closed: the decisions on that are perhaps among those that are missing.
+func (t *tail) closedIn(l *ledger.Ledger, after, kept events.Position) (months []events.Month, err error) {
+	p := after.Partition
+	heads, err := l.Heads(t.ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	for batch, err := range l.ReadTo(t.ctx, events.Requests, p, []string{events.ClosesSubject(p)}, after.Sequence, heads.Requests) {
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range batch {
+			r, err := events.DecodeRequest(m, p, l.Partitions)
+			if err != nil {
+				return nil, err
+			}
+			if asked, ok := r.Body.(*events.MonthCloseRequested); ok && !slices.Contains(months, asked.Month) {
+				months = append(months, asked.Month)
+			}
+			if m.Sequence >= kept.Sequence-1 {
+				return months, nil
+			}
+		}
+	}
+	return months, nil
+}
+
+// decided is a message of a partition.
+type decided struct {
+	partition int
+	events.Message
+}
+
+// history shows what there is up to the heads, by the time of the request.
+func (t *tail) history(l *ledger.Ledger, heads map[int]uint64) error {
+	var parts []iter.Seq2[decided, error]
+	for _, p := range slices.Sorted(maps.Keys(heads)) {
+		parts = append(parts, one(p, l.ReadTo(t.ctx, events.Decisions, p, t.subjects, t.after[p], heads[p])))
+	}
+	for d, err := range merged(parts) {
+		if err != nil {
+			return err
+		}
+		if err := t.take(d.partition, &d.Message); err != nil {
+			return err
+		}
+	}
+	for p, head := range heads {
+		t.after[p] = max(t.after[p], head)
+	}
+	return t.out.Flush()
+}
+
+// one yields the messages of a partition one by one.
+func one(partition int, batches iter.Seq2[[]events.Message, error]) iter.Seq2[decided, error] {
+	return func(yield func(decided, error) bool) {
+		for batch, err := range batches {
+			for _, m := range batch {
+				if !yield(decided{partition, m}, nil) {
+					return
+				}
+			}
+			if err != nil {
+				yield(decided{}, err)
+				return
+			}
+		}
+	}
+}
+
+// merged yields what several partitions have, by the time of the request and then by partition; each stays in its own order,
+// whatever clocks said.
+func merged(parts []iter.Seq2[decided, error]) iter.Seq2[decided, error] {
+	return func(yield func(decided, error) bool) {
+		type source struct {
+			next func() (decided, error, bool)
+			head decided
+			at   time.Time
+		}
+		var sources []*source
+		advance := func(s *source) (more bool, err error) {
+			s.head, err, more = s.next()
+			s.at = askedAt(&s.head.Message)
+			return more, err
+		}
+		for _, part := range parts {
+			next, stop := iter.Pull2(part)
+			defer stop()
+			s := &source{next: next}
+			more, err := advance(s)
+			if err != nil {
+				yield(decided{}, err)
+				return
+			}
+			if more {
+				sources = append(sources, s)
+			}
+		}
+		for len(sources) > 0 {
+			i := 0
+			for j, s := range sources {
+				if s.at.Before(sources[i].at) {
+					i = j
+				}
+			}
+			if !yield(sources[i].head, nil) {
+				return
+			}
+			more, err := advance(sources[i])
+			if err != nil {
+				yield(decided{}, err)
+				return
+			}
+			if !more {
+				sources = slices.Delete(sources, i, i+1)
+			}
+		}
+	}
+}
+
+// showLast shows the last lines before the heads.
+func (t *tail) showLast(l *ledger.Ledger, heads map[int]uint64) error {
+	var parts []iter.Seq2[decided, error]
+	for _, p := range slices.Sorted(maps.Keys(heads)) {
+		last, err := t.last(l, p, heads[p])
+		if err != nil {
+			return err
+		}
+		parts = append(parts, one(p, func(yield func([]events.Message, error) bool) { yield(last, nil) }))
+	}
+	var all []decided
+	for d, err := range merged(parts) {
+		if err != nil {
+			return err
+		}
+		all = append(all, d)
+	}
+	for _, d := range all[max(0, len(all)-t.Lines):] {
+		if err := t.printer(&d.Message, d.partition); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// last returns the last wanted messages of a partition up to a head. It looks back ever further, until it has enough.
+func (t *tail) last(l *ledger.Ledger, p int, head uint64) (kept []events.Message, err error) {
+	window := max(leastTail, uint64(t.Lines))
+	for head > 0 && len(kept) < t.Lines {
+		after := head - min(window, head)
+		var found []events.Message
+		for batch, err := range l.ReadTo(t.ctx, events.Decisions, p, t.subjects, after, head) {
+			if err != nil {
+				return nil, err
+			}
+			for _, m := range batch {
+				if t.wants(&m) {
+					found = append(found, m)
+				}
+			}
+			found = found[max(0, len(found)-t.Lines):]
+		}
+		kept, head, window = append(found, kept...), after, 4*window
+	}
+	return kept, nil
+}
+
+// arrival is what a partition has next.
+type arrival struct {
+	partition int
+	batch     []events.Message
+	err       error
+}
+
+// live shows what is decided from now on, as it arrives, until ctx ends or a partition cannot be read.
+func (t *tail) live(l *ledger.Ledger) error {
+	ctx, cancel := context.WithCancel(t.ctx)
+	arrived := make(chan arrival)
+	var reading sync.WaitGroup
+	for p, after := range t.after {
+		reading.Go(func() {
+			for batch, err := range l.Read(ctx, events.Decisions, p, after) {
+				select {
+				case arrived <- arrival{p, batch, err}:
+				case <-ctx.Done():
+					return
+				}
+			}
+		})
+	}
+	defer reading.Wait()
+	defer cancel()
+	for {
+		select {
+		case a := <-arrived:
+			if a.err != nil {
+				return a.err
+			}
+			for _, m := range a.batch {
+				if err := t.take(a.partition, &m); err != nil {
+					return err
+				}
+			}
+			if err := t.out.Flush(); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
