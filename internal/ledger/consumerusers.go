@@ -169,7 +169,7 @@ func (d *doorkeeper) offer() error {
 	return errors.Join(
 		streams.AddServiceExportWithResponse("$JS.API.CONSUMER.MSG.NEXT.*.*", server.Streamed, nil),
 		streams.AddServiceExport("$JS.API.CONSUMER.INFO.*.*", nil),
-		streams.AddServiceExport("$JS.ACK.*.*.>", nil),
+		streams.AddServiceExport("$JS.ACK.>", nil),
 	)
 }
 
