@@ -62,7 +62,7 @@ func (c *consumerAddCmd) add(s *session, o *node.Operator, added *addedConsumer)
 			return err
 		}
 		if err := o.Ledger.AddConsumer(s.ctx, &added.Consumer, added.after); err != nil {
-			return err
+			return c.explain(err)
 		}
 		return added.printExternal(s.stdout)
 	}
@@ -74,12 +74,20 @@ func (c *consumerAddCmd) add(s *session, o *node.Operator, added *addedConsumer)
 		return err
 	}
 	if err := ledger.AddConsumerUser(c.dir(), &added.user); err != nil {
-		return err
+		return c.explain(err)
 	}
 	if err := o.Ledger.AddConsumer(s.ctx, &added.Consumer, added.after); err != nil {
-		return errors.Join(err, ledger.RemoveConsumerUser(c.dir(), c.Name))
+		return errors.Join(c.explain(err), ledger.RemoveConsumerUser(c.dir(), c.Name))
 	}
 	return added.print(s.stdout)
+}
+
+// explain adds what to do where the name is taken.
+func (c *consumerAddCmd) explain(err error) error {
+	if errors.Is(err, ledger.ErrConsumerExists) {
+		return fmt.Errorf("%w: remove it with `projector consumer remove %s`, or take another name", err, c.Name)
+	}
+	return err
 }
 
 // mayKeep refuses a service's own server that is named by its URL: its users are in its data directory.
@@ -95,6 +103,12 @@ func (c *consumerAddCmd) partitions(ctx context.Context, o *node.Operator) (part
 	if c.Account != "" {
 		p := events.PartitionOf(c.Account, o.Ledger.Partitions)
 		_, _, err := readAccount(ctx, o, c.Account, events.AccountSubject(c.Account, p))
+		if err != nil {
+			// Where the beginning of the ledger is missing, so is perhaps the decision that opened the account.
+			if first, failed := o.Ledger.Pruned(ctx, events.Position{Partition: p}); first > 0 || failed != nil {
+				err = failed
+			}
+		}
 		return []int{p}, err
 	}
 	for p := range o.Ledger.Partitions {

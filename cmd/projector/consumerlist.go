@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"jobtally/internal/events"
@@ -65,12 +66,9 @@ func (c *consumerListCmd) Run(s *session) (err error) {
 func reportOfConsumer(ctx context.Context, o *node.Operator, c *ledger.Consumer) (r consumerReport, err error) {
 	r = consumerReport{Consumer: c.Name, Account: c.Account, CreatedAt: timeText(c.Created)}
 	if c.Account != "" {
-		p := events.PartitionOf(c.Account, o.Ledger.Partitions)
-		open, _, err := readAccounts(ctx, o, p, events.AccountSubject(c.Account, p))
-		if err != nil {
+		if r.Erased, err = isErased(ctx, o, c.Account); err != nil {
 			return r, err
 		}
-		r.Erased = open[c.Account] == nil
 	}
 	for _, p := range c.Progress {
 		part := consumerPartition{
@@ -82,6 +80,20 @@ func reportOfConsumer(ctx context.Context, o *node.Operator, c *ledger.Consumer)
 		r.Partitions = append(r.Partitions, part)
 	}
 	return r, nil
+}
+
+// isErased says whether an account was erased, and not opened again.
+func isErased(ctx context.Context, o *node.Operator, account string) (bool, error) {
+	p := events.PartitionOf(account, o.Ledger.Partitions)
+	_, err := o.Ledger.Last(ctx, events.Decisions, p, strings.Replace(events.ErasuresSubject(p), "*", account, 1))
+	if errors.Is(err, events.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	open, _, err := readAccounts(ctx, o, p, events.AccountSubject(account, p))
+	return open[account] == nil, err
 }
 
 // rows are the consumer for people.

@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -30,6 +30,9 @@ func (f *consumerStart) UnmarshalText(text []byte) (err error) {
 		return nil
 	}
 	if f.month, err = events.ParseMonth(s); err == nil {
+		if f.month > events.MonthOf(time.Now()) {
+			return fmt.Errorf("%s is in the future", f.month)
+		}
 		return nil
 	}
 	f.isPosition = true
@@ -65,7 +68,7 @@ func (f *consumerStart) after(ctx context.Context, o *node.Operator, partitions 
 			return nil, err
 		}
 		if first > 0 {
-			return nil, pruned(p, at.Sequence+1, first)
+			return nil, pruned(ctx, o, p, at.Sequence+1, first)
 		}
 		after = append(after, at)
 	}
@@ -75,8 +78,6 @@ func (f *consumerStart) after(ctx context.Context, o *node.Operator, partitions 
 // check refuses what cannot be meant.
 func (f *consumerStart) check(o *node.Operator, partitions []int) error {
 	switch {
-	case f.month > events.MonthOf(time.Now()):
-		return usage("--from %s is in the future", f.month)
 	case !f.isPosition:
 	case f.position.Partition >= o.Ledger.Partitions:
 		return usage("--from %s is in no partition of this ledger: they are 0 to %d", f.position, o.Ledger.Partitions-1)
@@ -107,23 +108,52 @@ func (f *consumerStart) in(ctx context.Context, p *replay.Partition) (after uint
 
 // pruned is the error of a consumer that is to begin with a decision that is no longer in the ledger, where that begins with
 // another.
-func pruned(p *replay.Partition, wanted, first uint64) error {
+func pruned(ctx context.Context, o *node.Operator, p *replay.Partition, wanted, first uint64) error {
 	at := func(sequence uint64) events.Position { return events.Position{Partition: p.Number, Sequence: sequence} }
 	gone := fmt.Sprintf("decision %s is no longer in the ledger, which goes back to %s", at(wanted), at(first))
-	var months []string
-	known := false // that the months hold the wanted one itself
-	for _, a := range p.Archives {
-		if a.First.Sequence > 0 && a.First.Sequence < first && a.Last.Sequence >= wanted {
-			months = append(months, fmt.Sprintf("%s (%s to %s)", a.Month, a.First, a.Last))
-			known = known || a.First.Sequence <= wanted
+	closings, err := readClosings(ctx, o, p)
+	if err != nil {
+		return fmt.Errorf("%s: %w", gone, err)
+	}
+	from := sort.Search(len(closings), func(i int) bool { return closings[i].sequence >= wanted })
+	to := sort.Search(len(closings), func(i int) bool { return closings[i].sequence >= first-1 })
+	if from == len(closings) {
+		return fmt.Errorf("%s, and is of a month that is not archived: only a backup has it", gone)
+	}
+	end := ""
+	if to == len(closings) {
+		to, end = to-1, ", but for what came after that"
+	}
+	has := fmt.Sprintf("the archive of %s has", closings[from].month)
+	if to > from {
+		has = fmt.Sprintf("the archives of %s to %s have", closings[from].month, closings[to].month)
+	}
+	return fmt.Errorf("%s: %s what is missing%s. Read it there, with `projector archive replay DIR`, and add the consumer with --from %s", gone, has, end, at(first-1))
+}
+
+// closing is where a month was closed: what came before it belongs to that month or to one before, or is early for the next.
+type closing struct {
+	month    events.Month
+	sequence uint64
+}
+
+// readClosings returns the closings of a partition in order. It reads what asked for them: the decisions on them are perhaps
+// among those that are missing.
+func readClosings(ctx context.Context, o *node.Operator, p *replay.Partition) (closings []closing, err error) {
+	for batch, err := range o.Ledger.ReadTo(ctx, events.Requests, p.Number, []string{events.ClosesSubject(p.Number)}, 0, p.Heads.Requests) {
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range batch {
+			r, err := events.DecodeRequest(m, p.Number, o.Ledger.Partitions)
+			if err != nil {
+				return nil, err
+			}
+			asked, ok := r.Body.(*events.MonthCloseRequested)
+			if ok && (len(closings) == 0 || closings[len(closings)-1].month < asked.Month) { // asked twice, it is closed once
+				closings = append(closings, closing{asked.Month, m.Sequence})
+			}
 		}
 	}
-	if !known && len(p.Archives) > 0 {
-		months = slices.Insert(months, 0, "a month before "+string(p.Archives[0].Month))
-	}
-	if len(months) == 0 {
-		return fmt.Errorf("%s, and no month was archived before that: only a backup can have it", gone)
-	}
-	return fmt.Errorf("%s: what is missing is in the archive of %s. Read it there, with `projector archive replay DIR`, and add the consumer with --from %s",
-		gone, strings.Join(months, ", "), at(first-1))
+	return closings, nil
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 
 	"golang.org/x/crypto/bcrypt"
@@ -33,7 +32,7 @@ func (c *addedConsumer) printExternal(w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(w, "%s\nIt is let in once this stands among the accounts in the configuration of the NATS server (deploy/nats/jobtally.conf), and that was told with `nats-server --signal reload`:\n\n%s\n%s\n\n%s",
+	_, err = fmt.Fprintf(w, "%s\nIt is let in once this stands among the accounts in the configuration of the NATS server (deploy/nats/jobtally.conf), and that was told twice with `nats-server --signal reload` (version 2.15 lets a new account reach the ledger only at the second):\n\n%s\n%s\n\n%s",
 		c.given(), account, "Its password is shown this once. To read the next ten, and acknowledge each:", c.commands())
 	return err
 }
@@ -61,11 +60,7 @@ func (c *addedConsumer) commands() string {
 	if len(c.after) == 1 {
 		return environment + next(events.Decisions.Name(c.after[0].Partition)) + "\n"
 	}
-	var partitions []string
-	for _, p := range c.after {
-		partitions = append(partitions, strconv.Itoa(p.Partition))
-	}
-	return fmt.Sprintf("%sfor p in %s; do\n  %s\ndone\n", environment, strings.Join(partitions, " "), next(string(events.Decisions)+"_$p"))
+	return fmt.Sprintf("%sfor p in $(seq 0 %d); do\n  %s\ndone\n", environment, len(c.after)-1, next(string(events.Decisions)+"_$p"))
 }
 
 // natsAccount is the account and user of the consumer in the form of a NATS server's configuration. It has no password, only

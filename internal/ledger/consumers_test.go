@@ -199,11 +199,16 @@ func TestAnswersToAConsumerReachNothingElse(t *testing.T) {
 	t.Parallel()
 	l, e := openEmbedded(t, t.TempDir())
 	record(t, l, 10, "a", "b")
-	other := durableOf(t, mustDialConsumer(t, e, "other", addConsumer(t, l, e, "other", "b", 0)), "other")
+	otherConn := mustDialConsumer(t, e, "other", addConsumer(t, l, e, "other", "b", 0))
+	other := durableOf(t, otherConn, "other")
+	forged := must[*nats.Subscription](t)(otherConn.SubscribeSync("_INBOX_other.forged"))
+	if err := otherConn.FlushWithContext(within(t)); err != nil {
+		t.Fatal(err)
+	}
 	held := must[jetstream.Msg](t)(other.Next(jetstream.FetchContext(within(t)))) // not acknowledged
 	reads := mustDialConsumer(t, e, "reads", addConsumer(t, l, e, "reads", "a", 0))
 	for _, answer := range []string{
-		"requests.0.a.capture", "jobs.0.a.captured", "accounts.0.a.opened", held.Reply(), "$JS.API.CONSUMER.DELETE.DECISIONS_0.other",
+		"requests.0.a.capture", "jobs.0.a.captured", "accounts.0.a.opened", held.Reply(), forged.Subject, "$JS.API.CONSUMER.DELETE.DECISIONS_0.other",
 		"$JS.LEDGER.API.CONSUMER.DELETE.DECISIONS_0.other", "$JS.LEDGER.API.CONSUMER.MSG.NEXT.DECISIONS_0.other", "$JS.API.STREAM.PURGE.DECISIONS_0",
 	} {
 		// A status comes without a body, which is how a durable is acknowledged; the first of these gets the decision.
@@ -222,6 +227,9 @@ func TestAnswersToAConsumerReachNothingElse(t *testing.T) {
 		t.Errorf("something was recorded, or removed: %+v", h)
 	}
 	info := must[*jetstream.ConsumerInfo](t)(other.Info(within(t)))
+	if told, _, err := forged.Pending(); told != 0 || err != nil {
+		t.Errorf("%d answers came to the other consumer: %v", told, err)
+	}
 	if info.NumAckPending != 1 || info.AckFloor.Consumer != 0 || info.NumWaiting != 0 {
 		t.Errorf("the other consumer has %+v", info)
 	}

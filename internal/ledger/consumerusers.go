@@ -65,7 +65,7 @@ func (u *ConsumerUser) Publishes() (subjects []string) {
 func (u *ConsumerUser) Inbox() string { return "_INBOX_" + u.Name }
 
 // NATSAccount is the account that the user has for itself. A NATS server sends an answer wherever the question says, also
-// where its user may not publish: from here it reaches nothing but what is this consumer's.
+// where its user may not publish: from here it reaches nothing but what is this consumer's, and no other consumer.
 func (u *ConsumerUser) NATSAccount() string { return accountPrefix + u.Name }
 
 func (u *ConsumerUser) permissions() *server.Permissions {
