@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,6 +48,9 @@ func (c *consumerListCmd) Run(s *session) (err error) {
 	if err != nil {
 		return err
 	}
+	if consumers, err = c.withUsers(consumers); err != nil {
+		return err
+	}
 	reports := make([]consumerReport, len(consumers))
 	for i := range consumers {
 		if reports[i], err = reportOfConsumer(s.ctx, o, &consumers[i]); err != nil {
@@ -63,8 +67,22 @@ func (c *consumerListCmd) Run(s *session) (err error) {
 	return printTable(s.stdout, rows)
 }
 
+// withUsers adds the consumers that are let in and have nothing to read: their account was erased.
+func (c *consumerListCmd) withUsers(consumers []ledger.Consumer) ([]ledger.Consumer, error) {
+	if c.NATS != "" {
+		return consumers, nil
+	}
+	users, err := ledger.ConsumerUsers(c.dir())
+	for _, u := range users {
+		if !slices.ContainsFunc(consumers, func(c ledger.Consumer) bool { return c.Name == u.Name }) {
+			consumers = append(consumers, ledger.Consumer{Name: u.Name, Account: u.Account, Created: u.Created})
+		}
+	}
+	return consumers, err
+}
+
 func reportOfConsumer(ctx context.Context, o *node.Operator, c *ledger.Consumer) (r consumerReport, err error) {
-	r = consumerReport{Consumer: c.Name, Account: c.Account, CreatedAt: timeText(c.Created)}
+	r = consumerReport{Consumer: c.Name, Account: c.Account, CreatedAt: timeText(c.Created), Partitions: []consumerPartition{}}
 	if c.Account != "" {
 		if r.Erased, err = isErased(ctx, o, c.Account); err != nil {
 			return r, err
@@ -101,6 +119,9 @@ func (r *consumerReport) rows() (rows []string) {
 	account := cmp.Or(r.Account, "(all)")
 	if r.Erased {
 		account += " (erased)"
+	}
+	if len(r.Partitions) == 0 {
+		rows = append(rows, fmt.Sprintf("%s\t%s\t-\t-\t-\t-", r.Consumer, account))
 	}
 	for _, p := range r.Partitions {
 		rows = append(rows, fmt.Sprintf("%s\t%s\t%d\t%s\t%d\t%s", r.Consumer, account, p.Partition, p.Acknowledged, p.Pending, cmp.Or(p.LastActive, "-")))

@@ -191,6 +191,32 @@ func (c *Consumer) with(partition int, info *jetstream.ConsumerInfo) *Consumer {
 	return c
 }
 
+// forgetConsumers removes what was made to read the decisions on an account before its erasure: the account may be opened
+// again, for somebody else.
+func (l *Ledger) forgetConsumers(ctx context.Context, account string, erasure events.Position) error {
+	stream := l.streams[events.Decisions.Name(erasure.Partition)]
+	decided, err := stream.GetMsg(ctx, erasure.Sequence)
+	if err != nil {
+		return fmt.Errorf("%w: the erasure of account %s: %w", events.ErrUnavailable, account, err)
+	}
+	heeding, stop := heed(ctx, l.nc)
+	defer stop()
+	var names []string
+	list := stream.ListConsumers(heeding)
+	for info := range list.Info() {
+		if info.Config.Metadata[metadataConsumer] == account && info.Created.Before(decided.Time) {
+			names = append(names, info.Name)
+		}
+	}
+	if err := list.Err(); err != nil {
+		return fmt.Errorf("%w: the consumers of account %s: %w", events.ErrUnavailable, account, because(heeding, err))
+	}
+	for _, name := range names {
+		err = errors.Join(err, l.removeDurables(ctx, name, []events.Position{erasure}))
+	}
+	return err
+}
+
 // Pruned returns the first number that the decisions of a partition go back to, where of those after a sequence some are
 // missing before it that were not erased with their account; and 0 where none are.
 func (l *Ledger) Pruned(ctx context.Context, after events.Position) (first uint64, err error) {

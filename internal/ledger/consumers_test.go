@@ -398,3 +398,30 @@ func TestConsumersComeBackToAServerThatWasStartedAgain(t *testing.T) {
 	until(t, func() bool { return e.Failure() == nil && nc.Stats().Reconnects > 0 && nc.IsConnected() })
 	wantNumbers(t, takeNext(t, durableOf(t, nc, "reads"), 1), 2)
 }
+
+// With an account goes what was made to read it: it may be opened again, for somebody else.
+func TestAnErasureRemovesTheConsumersOfTheAccount(t *testing.T) {
+	t.Parallel()
+	l, e := openEmbedded(t, t.TempDir())
+	record(t, l, 10, "a", "b")
+	addConsumer(t, l, e, "of-a", "a", 0)
+	addConsumer(t, l, e, "of-b", "b", 0)
+	addConsumer(t, l, e, "all", "", 0)
+	erasure := decideErasure(t, l, "a", 1)
+	password := addConsumer(t, l, e, "of-a-anew", "a", erasure)
+	for range 2 { // what is erased twice keeps who came since
+		must[int](t)(l.Erase(within(t), "a", erasure, nothing))
+	}
+	var names []string
+	for _, c := range must[[]Consumer](t)(l.Consumers(within(t))) {
+		names = append(names, c.Name)
+	}
+	if !slices.Equal(names, []string{"all", "of-a-anew", "of-b"}) {
+		t.Errorf("there are %v", names)
+	}
+	if users := must[[]ConsumerUser](t)(ConsumerUsers(e.dir)); len(users) != 4 {
+		t.Errorf("users %+v", users)
+	}
+	record(t, l, 10, "a")
+	wantNumbers(t, takeNext(t, durableOf(t, mustDialConsumer(t, e, "of-a-anew", password), "of-a-anew"), 1), erasure+1)
+}

@@ -101,6 +101,25 @@ func AddConsumerUser(dir string, u *ConsumerUser) error {
 // closed within a second. The error is fs.ErrNotExist where it does not know it.
 func RemoveConsumerUser(dir, name string) error { return os.Remove(userPath(dir, name)) }
 
+// ConsumerUsers returns the consumers that the embedded server of a data directory lets in, by name.
+func ConsumerUsers(dir string) (users []ConsumerUser, err error) {
+	paths, err := filepath.Glob(userPath(dir, "*"))
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range paths {
+		u, err := readConsumerUser(dir, strings.TrimSuffix(filepath.Base(path), ".json"))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w: remove it with `projector consumer remove`", path, err)
+		}
+		users = append(users, u)
+	}
+	return users, nil
+}
+
 // readConsumerUser reads the file of a user. The name is what a client says: one that is no consumer's is nobody's.
 func readConsumerUser(dir, name string) (u ConsumerUser, err error) {
 	if err := ValidConsumer(name); err != nil {
