@@ -260,3 +260,36 @@ func visitorOf(t *testing.T, commands string) visitor {
 	t.Cleanup(nc.Close)
 	return visitor{nc}
 }
+
+// TestCommandsOfTheNATSPage runs the commands of docs/NATS.md as they stand, beside a service's data directory.
+func TestCommandsOfTheNATSPage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/NATS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	data := filepath.Join(dir, "data")
+	_, base := service(t, "--data", data)
+	demo := client{base: base, token: strings.TrimSpace(mustOperate(t, "token", "issue", "--account", "demo", "--data", data))}
+	for _, job := range []string{"1", "2", "3", "4", "5"} { // decided at 0-4 to 0-8
+		demo.mustCapture(t, job)
+	}
+	var script strings.Builder
+	blocks := regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(string(page), -1)
+	for _, block := range blocks {
+		script.WriteString("printf '\\036'\n" + block[1])
+	}
+	output, err := paste(t, "cd "+dir+"\nPATH="+filepath.Dir(program(t, "projector"))+":$PATH\n"+script.String())
+	printed := strings.Split(output, "\x1e")[1:]
+	if err != nil || len(printed) != len(blocks) {
+		t.Fatalf("%v\n%s", err, output)
+	}
+	for i, want := range []string{
+		"consumer billing is given the decisions on jobs of demo after 0-0", "ce-id: 0-6", "billing   demo     0          0-6           2 ",
+		"jobs.0.demo.captured", `"used":5`, "Acknowledgment Floor: Consumer sequence: 5 Stream sequence: 8",
+	} {
+		if !strings.Contains(printed[i], want) {
+			t.Errorf("block %d has no %q:\n%s", i+1, want, printed[i])
+		}
+	}
+}
