@@ -38,6 +38,11 @@ type flags struct {
 		List   tokenListCmd   `cmd:"" help:"Print the tokens of an account, never their secrets, from the decisions in the ledger."`
 		Revoke tokenRevokeCmd `cmd:"" help:"Revoke a token."`
 	} `cmd:"" help:"Bearer tokens."`
+	Consumer struct {
+		Add    consumerAddCmd    `cmd:"" help:"Let somebody read decisions on NATS with tools of their own, such as the nats command, and nothing else. Prints the command and the credentials: the password is shown this once."`
+		List   consumerListCmd   `cmd:"" help:"Print the consumers on NATS, and how far each is."`
+		Remove consumerRemoveCmd `cmd:"" help:"Remove a consumer, with the place that it had got to."`
+	} `cmd:"" help:"Who reads decisions on NATS."`
 	cli.Logging
 }
 

@@ -35,6 +35,21 @@ var (
 	})
 )
 
+// buildNATS builds the nats command of the NATS project, which is among the tools.
+var buildNATS = sync.OnceValues(func() (string, error) {
+	cmd := exec.Command("go", "build", "-C", "../../tools", "-o", filepath.Join(programs, "nats"), "github.com/nats-io/natscli/nats")
+	output, err := cmd.CombinedOutput()
+	return string(output), err
+})
+
+func natsCLI(t *testing.T) string {
+	t.Helper()
+	if output, err := buildNATS(); err != nil {
+		t.Fatalf("go build of the nats command: %v\n%s", err, output)
+	}
+	return filepath.Join(programs, "nats")
+}
+
 func TestMain(m *testing.M) {
 	flag.Parse()
 	for _, variable := range os.Environ() {

@@ -170,6 +170,9 @@ func (s *terminal) settled(command []string) (output string, code int) {
 
 func (s *terminal) run(command []string) (output string, code int) {
 	path := program(s.t, command[0])
+	if command[0] == "nats" {
+		path = natsCLI(s.t)
+	}
 	if _, err := os.Stat(path); err != nil {
 		path = command[0]
 	}
@@ -201,6 +204,8 @@ var (
 	instant  = regexp.MustCompile(`\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ`)
 	reset    = regexp.MustCompile(`(again on |"reset_date":")20\d\d-\d\d-\d\d`)
 	lastFour = regexp.MustCompile(`(jt_[0-9A-Za-z]{12}  |"last_four":")[0-9A-Za-z]{4}`)
+	password = regexp.MustCompile(`(NATS_PASSWORD=)\S+`)
+	bcrypted = regexp.MustCompile(`"\$2a\$[^"]+"`)
 	address  = regexp.MustCompile(`127\.0\.0\.1:\d{4,}`)
 )
 
@@ -229,6 +234,7 @@ func (s *terminal) print(output string) {
 	})
 	output = reset.ReplaceAllString(output, "$1<day>")
 	output = lastFour.ReplaceAllString(output, "$1<four>")
+	output = bcrypted.ReplaceAllString(password.ReplaceAllString(output, "$1<password>"), `"<bcrypt>"`)
 	names := []string{s.dir, "$DIR"}
 	if s.nats != "" {
 		names = append(names, s.nats, "$NATS")

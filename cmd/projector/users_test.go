@@ -21,6 +21,7 @@ import (
 // guarded is a nats-server with the configuration that is for operators to use.
 type guarded struct {
 	address string
+	config  string // a copy that a test may change
 	server  *process
 }
 
@@ -31,8 +32,12 @@ var passwords = map[string]string{
 
 func guardedServer(t *testing.T) *guarded {
 	t.Helper()
-	const config = "../../deploy/nats/jobtally.conf"
-	if _, err := os.Stat(config); err != nil { // so that go test knows that its results depend on it
+	text, err := os.ReadFile("../../deploy/nats/jobtally.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(t.TempDir(), "jobtally.conf")
+	if err := os.WriteFile(config, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for user, password := range passwords {
@@ -42,7 +47,7 @@ func guardedServer(t *testing.T) *guarded {
 		"--store_dir", filepath.Join(t.TempDir(), "store"))
 	address := s.await(t, `Listening for client connections on (\S+)`)[1]
 	s.await(t, "Server is ready")
-	return &guarded{address: address, server: s}
+	return &guarded{address: address, config: config, server: s}
 }
 
 func (g *guarded) url(user string) string {

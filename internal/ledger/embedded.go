@@ -3,7 +3,6 @@ package ledger
 import (
 	"context"
 	"crypto/rand"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -31,9 +31,10 @@ const (
 	embeddedName = "jobtally-embedded"
 	embeddedUser = "jobtally"
 	urlFile      = "nats.url"
+	portFile     = "nats.port" // of the last run
 )
 
-// Embedded is a nats-server in this process, listening on loopback for the operator commands.
+// Embedded is a nats-server in this process, listening on loopback for the operator commands and for consumers.
 type Embedded struct {
 	URL string // with generated credentials; also in the data directory, mode 0600
 
@@ -68,14 +69,13 @@ func StartEmbedded(dir string, sync time.Duration, log *slog.Logger) (*Embedded,
 		password: rand.Text(),
 		dir:      dir, sync: sync, log: log, doubts: make(chan error, 1),
 		options: server.Options{
-			ServerName: embeddedName, Host: "127.0.0.1", Port: server.RANDOM_PORT,
+			ServerName: embeddedName, Host: "127.0.0.1",
 			JetStream: true, StoreDir: store,
 			JetStreamMaxMemory: maxMemory, JetStreamMaxStore: maxStore,
 			SyncInterval: sync,
 			NoSigs:       true,
 		},
 	}
-	e.options.CustomClientAuthentication = credentials{e.password}
 	e.closing, e.close = context.WithCancel(context.Background())
 	s, err := e.run()
 	if err != nil {
@@ -91,9 +91,14 @@ func StartEmbedded(dir string, sync time.Duration, log *slog.Logger) (*Embedded,
 
 // run starts a server on the store.
 func (e *Embedded) run() (*server.Server, error) {
-	options := e.options // the server writes into them
+	options, door := e.options, &doorkeeper{e: e} // the server writes into the options
+	options.Port, options.CustomClientAuthentication = e.port(), door
 	s, err := server.NewServer(&options)
 	if err != nil {
+		return nil, fmt.Errorf("nats-server: %w", err)
+	}
+	door.server = s
+	if err := door.offer(); err != nil {
 		return nil, fmt.Errorf("nats-server: %w", err)
 	}
 	logger := &serverLog{log: e.log.With("component", "nats-server")}
@@ -106,15 +111,39 @@ func (e *Embedded) run() (*server.Server, error) {
 	return s, nil
 }
 
+// port returns the port of the last run, so that consumers find the server where it was, or that it is to be any one.
+func (e *Embedded) port() int {
+	text, err := os.ReadFile(e.portPath())
+	if err != nil {
+		return server.RANDOM_PORT
+	}
+	port, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 16)
+	if err != nil || port == 0 {
+		return server.RANDOM_PORT
+	}
+	// The server would say only when it has read its streams that it cannot listen there.
+	taken, err := net.Listen("tcp", net.JoinHostPort(e.options.Host, strconv.FormatUint(port, 10)))
+	if err != nil {
+		e.log.Warn("the port of the NATS server is taken, so it listens on another: consumers need its new address", "port", port, "error", err)
+		return server.RANDOM_PORT
+	}
+	taken.Close()
+	return int(port)
+}
+
 // tellURL notes where a server listens, and has it listen there again when it is started again.
 func (e *Embedded) tellURL(s *server.Server) error {
-	e.options.Port = s.Addr().(*net.TCPAddr).Port
+	port := strconv.Itoa(s.Addr().(*net.TCPAddr).Port)
+	if err := os.WriteFile(e.portPath(), []byte(port+"\n"), 0o600); err != nil {
+		return err
+	}
 	u := url.URL{Scheme: "nats", User: url.UserPassword(embeddedUser, e.password), Host: s.Addr().String()}
 	e.URL = u.String()
 	return os.WriteFile(e.urlPath(), []byte(e.URL+"\n"), 0o600)
 }
 
-func (e *Embedded) urlPath() string { return filepath.Join(e.dir, urlFile) }
+func (e *Embedded) urlPath() string  { return filepath.Join(e.dir, urlFile) }
+func (e *Embedded) portPath() string { return filepath.Join(e.dir, portFile) }
 
 // Open opens the ledger of the server, given a connection to it, as the function Open does, and from then on watches over
 // its streams. What is appended through this one is on disk when it is acknowledged, and no decision is recorded on
@@ -141,15 +170,6 @@ func (e *Embedded) blocks(stream string) string {
 // IsEmbedded says whether a connection leads to the server within another jobtally. What is acknowledged there is on
 // disk only when it is decided.
 func IsEmbedded(nc *nats.Conn) bool { return nc.ConnectedServerName() == embeddedName }
-
-// credentials let in whoever knows the password of this run.
-type credentials struct{ password string }
-
-// Check compares in a time that does not depend on the answer.
-func (c credentials) Check(client server.ClientAuthentication) bool {
-	given := client.GetOpts()
-	return given.Username == embeddedUser && subtle.ConstantTimeCompare([]byte(given.Password), []byte(c.password)) == 1
-}
 
 // EmbeddedURL returns the URL of the server that runs on a data directory, as StartEmbedded left it there.
 func EmbeddedURL(dir string) (string, error) {

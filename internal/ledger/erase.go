@@ -41,12 +41,13 @@ func (l *Ledger) Erase(ctx context.Context, account string, before uint64, progr
 	if err := e.check(ctx); err != nil {
 		return 0, err
 	}
+	forgotten := l.forgetConsumers(ctx, account, e.position) // first: who waits for the messages to be gone finds these gone, too
 	finish, err := e.begin(ctx)
 	if err != nil {
-		return 0, err
+		return 0, errors.Join(err, forgotten)
 	}
 	removed, err = e.remove(ctx, progress)
-	return removed, errors.Join(err, finish())
+	return removed, errors.Join(err, finish(), forgotten)
 }
 
 // erasing is an Erase under way.

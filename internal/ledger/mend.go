@@ -29,6 +29,7 @@ func (e *Embedded) watch(streams map[string]bool) {
 		select {
 		case <-ticks.C:
 			cause = e.health(streams)
+			e.expel()
 		case cause = <-e.doubts:
 		case <-e.closing.Done():
 			return
@@ -87,7 +88,6 @@ func (e *Embedded) restart() error {
 	}
 	s, err := e.run()
 	if err != nil {
-		e.options.Port = server.RANDOM_PORT // the old one may be taken; commands that come find the new one
 		return err
 	}
 	if err := e.tellURL(s); err != nil {
