@@ -13,9 +13,9 @@ import (
 )
 
 type consumerAddCmd struct {
-	Name    string        `arg:"" help:"Name of the consumer: 1 to 64 of a-z, 0-9, _ and -. Its user on the NATS server is called so, too."`
-	Account string        `placeholder:"NAME" help:"Account whose decisions on jobs it is given (default: all decisions, of all accounts, also those on accounts and tokens)."`
-	From    consumerStart `default:"now" placeholder:"WHERE" help:"Where it begins: after a position, as 0-1234; with the first decision of a month, as 2026-10; beginning; or now, with the next that is decided (default: ${default})."`
+	Name    string `arg:"" help:"Name of the consumer: 1 to 64 of a-z, 0-9, _ and -. Its user on the NATS server is called so, too."`
+	Account string `placeholder:"NAME" help:"Account whose decisions on jobs it is given (default: all decisions, of all accounts, also those on accounts and tokens)."`
+	From    start  `default:"now" placeholder:"WHERE" help:"Where it begins: after a position, as 0-1234; with the first decision of a month, as 2026-10; beginning; or now, with the next that is decided (default: ${default})."`
 	access
 }
 

@@ -19,18 +19,18 @@ import (
 const againEvery = 250 * time.Millisecond
 
 type tailCmd struct {
-	Account string    `placeholder:"NAME" help:"Show the decisions on this account only."`
-	Type    []string  `placeholder:"TYPE" help:"Show decisions of this type only, such as jobtally.job.captured, of any version, or jobtally.job.captured.v1. Several: again, or apart by commas."`
-	From    tailStart `placeholder:"WHERE" help:"Begin behind a position (0-17, or 0-0 for the beginning) of the one partition that is then shown, with a month (2026-10), at the beginning, or now (default: with the last --lines)."`
-	Lines   int       `short:"n" default:"10" placeholder:"N" help:"How many of the decisions that are there to show, unless --from says where to begin (default: ${default})."`
-	JSON    bool      `name:"json" help:"Print each as a CloudEvent in JSON, as it is in exported months."`
-	Follow  bool      `negatable:"" default:"true" help:"Go on with what is decided from now on (default), or end with what is there."`
+	Account string   `placeholder:"NAME" help:"Show the decisions on this account only."`
+	Type    []string `placeholder:"TYPE" help:"Show decisions of this type only, such as jobtally.job.captured, of any version, or jobtally.job.captured.v1. Several: again, or apart by commas."`
+	From    start    `placeholder:"WHERE" help:"Begin behind a position (0-17, or 0-0 for the beginning) of the one partition that is then shown, with a month (2026-10), at the beginning, or now (default: with the last --lines)."`
+	Lines   int      `short:"n" default:"10" placeholder:"N" help:"How many of the decisions that are there to show, unless --from says where to begin (default: ${default})."`
+	JSON    bool     `name:"json" help:"Print each as a CloudEvent in JSON, as it is in exported months."`
+	Follow  bool     `negatable:"" default:"true" help:"Go on with what is decided from now on (default), or end with what is there."`
 	access
 }
 
 // Run prints decisions until it is told to stop, or those that are there.
 func (c *tailCmd) Run(s *session) (err error) {
-	if err := c.check(time.Now()); err != nil {
+	if err := c.check(); err != nil {
 		return err
 	}
 	out := bufio.NewWriter(s.stdout)
@@ -40,7 +40,7 @@ func (c *tailCmd) Run(s *session) (err error) {
 }
 
 // check refuses what cannot be shown of any ledger.
-func (c *tailCmd) check(now time.Time) error {
+func (c *tailCmd) check() error {
 	if c.Account != "" {
 		if err := events.ValidAccount(c.Account); err != nil {
 			return usage("%w", err)
@@ -48,9 +48,6 @@ func (c *tailCmd) check(now time.Time) error {
 	}
 	if c.Lines < 0 {
 		return usage("--lines is 0 or more")
-	}
-	if c.From.month > events.MonthOf(now) {
-		return usage("%s is in the future", c.From.month)
 	}
 	for _, wanted := range c.Type {
 		if err := knownType(wanted); err != nil {

@@ -391,8 +391,8 @@ func TestTailNamesTheArchiveOfWhatIsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	for from, want := range map[string]string{
-		"0-1":     "decisions after 0-1 are no longer in the ledger, which begins with 0-4: the archive of 2026-10 has them. Read it with `projector archive replay DIR`",
-		"2026-10": "decisions after 0-0 are no longer in the ledger, which begins with 0-4: the archive of 2026-10 has them",
+		"0-1":     "decision 0-2 is no longer in the ledger, which goes back to 0-4: the archive of 2026-10 has what is missing. Read it there, with `projector archive replay DIR`, and go on here with --from 0-3",
+		"2026-10": "decision 0-1 is no longer in the ledger, which goes back to 0-4: the archive of 2026-10 has what is missing",
 	} {
 		_, err := operate(t, "tail", "--nats", url, "--no-follow", "--from", from)
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"iter"
 	"maps"
 	"slices"
@@ -15,41 +14,6 @@ import (
 
 // leastTail is how many decisions of a partition tail reads at once, at the least, when it looks for the last ones.
 const leastTail = 64
-
-// tailStart is where tail begins; the zero value is with the last lines.
-type tailStart struct {
-	position *events.Position // sequence 0 is the beginning of its partition
-	month    events.Month
-	now, all bool
-}
-
-// UnmarshalText reads 0-17, 2026-10, beginning or now.
-func (s *tailStart) UnmarshalText(text []byte) error {
-	switch word := string(text); word {
-	case "now":
-		s.now = true
-		return nil
-	case "beginning":
-		s.all = true
-		return nil
-	default:
-		if month, err := events.ParseMonth(word); err == nil {
-			s.month = month
-			return nil
-		}
-		var p events.Position
-		if _, err := fmt.Sscanf(word, "%d-0", &p.Partition); err == nil && p.String() == word {
-			s.position = &p
-			return nil
-		}
-		p, err := events.ParsePosition(word)
-		if err != nil {
-			return fmt.Errorf("%q is neither a position, such as 0-17, nor a month, such as 2026-10, nor beginning or now", word)
-		}
-		s.position = &p
-		return nil
-	}
-}
 
 // begin finds out where to begin in each partition that is to be shown, and shows the last lines where these are asked for.
 func (t *tail) begin(l *ledger.Ledger) (err error) {
@@ -67,7 +31,7 @@ func (t *tail) begin(l *ledger.Ledger) (err error) {
 		return t.beginBehind(l, *t.From.position)
 	case t.From.month != "":
 		return t.beginWith(l, t.From.month)
-	case t.From.all:
+	case t.From.beginning:
 		return nil
 	}
 	heads, err := t.heads(l)
@@ -98,7 +62,7 @@ func (t *tail) beginBehind(l *ledger.Ledger, p events.Position) error {
 	if head := heads[p.Partition]; p.Sequence > head {
 		return usage("--from %s is not there yet: partition %d has %d decisions", p, p.Partition, head)
 	}
-	return t.unpruned(l, p)
+	return unpruned(t.ctx, l, p)
 }
 
 // beginWith begins with what was asked for in a month, or since.
@@ -112,61 +76,12 @@ func (t *tail) beginWith(l *ledger.Ledger, month events.Month) error {
 		if t.after[p], err = partition.Since(t.ctx, month); err != nil {
 			return err
 		}
-		if err := t.unpruned(l, events.Position{Partition: p, Sequence: t.after[p]}); err != nil {
+		if err := unpruned(t.ctx, l, events.Position{Partition: p, Sequence: t.after[p]}); err != nil {
 			return err
 		}
 	}
 	t.since = month.Start()
 	return nil
-}
-
-// unpruned returns an error that names the months to look in, where decisions after a position are in the ledger no more.
-func (t *tail) unpruned(l *ledger.Ledger, after events.Position) error {
-	first, err := l.Pruned(t.ctx, after)
-	if err != nil || first == 0 {
-		return err
-	}
-	kept := events.Position{Partition: after.Partition, Sequence: first}
-	gone := fmt.Sprintf("decisions after %s are no longer in the ledger, which begins with %s", after, kept)
-	months, err := t.closedIn(l, after, kept)
-	if err != nil {
-		return fmt.Errorf("%s: %w", gone, err)
-	}
-	switch len(months) {
-	case 0:
-		return fmt.Errorf("%s, and are of a month that is not archived: only a backup has them", gone)
-	case 1:
-		return fmt.Errorf("%s: the archive of %s has them. Read it with `projector archive replay DIR`", gone, months[0])
-	}
-	return fmt.Errorf("%s: the archives of %s to %s have them. Read these with `projector archive replay DIR...`", gone, months[0], months[len(months)-1])
-}
-
-// closedIn returns the months in which decisions between two positions lie, if they are archived. It reads what asked for the
-// months to be closed: the decisions on that are perhaps among those that are missing.
-func (t *tail) closedIn(l *ledger.Ledger, after, kept events.Position) (months []events.Month, err error) {
-	p := after.Partition
-	heads, err := l.Heads(t.ctx, p)
-	if err != nil {
-		return nil, err
-	}
-	for batch, err := range l.ReadTo(t.ctx, events.Requests, p, []string{events.ClosesSubject(p)}, after.Sequence, heads.Requests) {
-		if err != nil {
-			return nil, err
-		}
-		for _, m := range batch {
-			r, err := events.DecodeRequest(m, p, l.Partitions)
-			if err != nil {
-				return nil, err
-			}
-			if asked, ok := r.Body.(*events.MonthCloseRequested); ok && !slices.Contains(months, asked.Month) {
-				months = append(months, asked.Month)
-			}
-			if m.Sequence >= kept.Sequence-1 {
-				return months, nil
-			}
-		}
-	}
-	return months, nil
 }
 
 // decided is a message of a partition.
