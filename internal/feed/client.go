@@ -18,13 +18,11 @@ type client struct {
 	from   uint64     // events up to here are not for the queue
 	queue  []*Event
 	length int   // bytes in the queue
-	live   bool  // the stream is taking from the queue, and not reading history
 	missed bool  // nothing goes into the queue: what there was has to be read from history
 	err    error // why the stream ended
 }
 
-// push puts an event into the queue. One that is full is that of a slow client, which ends; while history is read, what did not
-// fit will be read there.
+// push puts an event into the queue. When it is full the client is behind, and will read in history what there was.
 func (c *client) push(e *Event) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -34,9 +32,6 @@ func (c *client) push(e *Event) {
 	case len(c.queue) < maxQueue && (len(c.queue) == 0 || c.length+len(e.JSON) <= maxQueueLen):
 		c.queue = append(c.queue, e)
 		c.length += len(e.JSON)
-	case c.live:
-		c.drop()
-		c.err = ErrSlow
 	default:
 		c.drop()
 		c.missed = true
@@ -78,15 +73,7 @@ func (c *client) expect(from uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.drop()
-	c.from, c.live, c.missed = from, false, false
-}
-
-// goLive says whether the queue has everything since it was begun. From then on the stream takes from it.
-func (c *client) goLive() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.live = !c.missed
-	return c.live
+	c.from, c.missed = from, false
 }
 
 // take returns what is in the queue, and leaves it empty. It says whether something was missed.
@@ -98,9 +85,9 @@ func (c *client) take() (queue []*Event, missed bool, err error) {
 	return queue, c.missed, c.err
 }
 
-// ended returns why the stream ended, or nil.
-func (c *client) ended() error {
+// state returns whether something was missed, and why the stream ended.
+func (c *client) state() (missed bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.err
+	return c.missed, c.err
 }

@@ -3,8 +3,9 @@
 // event only after the node folded it.
 //
 // What is folded is handed over under a lock that is held for no longer than it takes to see whether anybody is there. One
-// goroutine encodes each event once and puts it into the queues of the clients of its account. A client that does not take
-// what is in its queue is cut off: nobody waits for it, and what it holds is bounded.
+// goroutine encodes each event once and puts it into the queues of the clients of its account. Queues are bounded and nobody
+// waits for a client: one that is slower than events come loses its queue, and goes on in history, at its own pace. To cut off
+// one that takes nothing at all is for whoever writes to it.
 package feed
 
 import (
@@ -16,9 +17,6 @@ import (
 
 	"jobtally/internal/events"
 )
-
-// ErrSlow is the error of a client that was cut off because it does not take what it is told.
-var ErrSlow = errors.New("the client is slower than events come")
 
 // ErrErased is the error of a client whose account was erased.
 var ErrErased = errors.New("the account was erased")

@@ -15,13 +15,13 @@ type Batch struct {
 	// UpTo is the position up to which the account's events are told with this batch.
 	UpTo events.Position
 	// Beat says that it is time to look whether client and token are still there: so it is at the beginning, at each tick, and
-	// after the position jumped.
+	// after something was missed.
 	Beat bool
 }
 
 // Follow yields the events of an account after a position, which is folded: those of history, and then each as it is folded. It
 // yields a first batch as soon as it is known that it can, however empty, and one at each tick. It ends with ctx, and else with
-// an error: ErrSlow, ErrErased, ErrClosed, or what reading history failed with, PrunedError among it.
+// an error: ErrErased, ErrClosed, or what reading history failed with, PrunedError among it.
 func (f *Feed) Follow(ctx context.Context, account string, after events.Position, ticks <-chan time.Time) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
 		c, err := f.join(account, after.Partition)
@@ -58,7 +58,7 @@ func (s *stream) run(ctx context.Context) error {
 		if err := s.live(ctx); err != nil {
 			return err
 		}
-		s.beat = true // a jump: what was read before may have been of another time
+		s.beat = true // after a jump what was known of the token may be of another time
 	}
 }
 
@@ -88,11 +88,8 @@ func (s *stream) catchUp(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := s.c.ended(); err != nil {
+		if missed, err := s.c.state(); err != nil || !missed {
 			return err
-		}
-		if s.c.goLive() {
-			return nil
 		}
 	}
 }
@@ -104,7 +101,7 @@ func (s *stream) readOn(ctx context.Context, to uint64) error {
 	}
 	told, read, err := s.f.read(ctx, s.c.account, events.Position{Partition: s.c.partition, Sequence: s.told}, to)
 	<-s.f.reads
-	if ended := s.c.ended(); ended != nil {
+	if _, ended := s.c.state(); ended != nil {
 		return ended
 	}
 	if err != nil {
