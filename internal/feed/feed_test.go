@@ -300,12 +300,13 @@ func TestHistoryIsReadByAFewAtATime(t *testing.T) {
 	var mu sync.Mutex
 	reading, most := 0, 0
 	full, gate := make(chan struct{}), make(chan struct{})
+	fill := sync.OnceFunc(func() { close(full) })
 	l.reading = func() {
 		mu.Lock()
 		reading++
 		most = max(most, reading)
 		if reading == 16 {
-			close(full)
+			fill()
 		}
 		mu.Unlock()
 		<-gate

@@ -110,6 +110,8 @@ type Config struct {
 	BeatEvery time.Duration
 	// TrustedProxies are the networks of the proxies whose X-Forwarded-For is believed. Default: none is.
 	TrustedProxies []netip.Prefix
+
+	takeTimeout time.Duration // tests shorten it
 }
 
 // The time-outs of a server. The reading one covers the wait for a decision too: when it passes, net/http cancels
@@ -152,7 +154,7 @@ func NewHandler(cfg Config) nethttp.Handler {
 // newHandler is NewHandler for a server, whose streams of events end as soon as it is stopping.
 func newHandler(cfg Config, stopping context.Context) nethttp.Handler {
 	a := &api{
-		backend: cfg.Backend, plans: cfg.Plans, now: cfg.Now, log: cfg.Log, observer: cfg.Observer, beatEvery: cfg.BeatEvery,
+		backend: cfg.Backend, plans: cfg.Plans, now: cfg.Now, log: cfg.Log, observer: cfg.Observer, beatEvery: cfg.BeatEvery, takeTimeout: cfg.takeTimeout,
 		replays: make(chan struct{}, maxReplays), page: sync.OnceValues(makePage), stopping: stopping,
 	}
 	a.limits = newLimiter(cfg)
@@ -172,6 +174,9 @@ func (cfg Config) withDefaults() Config {
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.takeTimeout == 0 {
+		cfg.takeTimeout = takeTimeout
 	}
 	if cfg.BeatEvery == 0 {
 		cfg.BeatEvery = beatEvery
@@ -193,8 +198,9 @@ type api struct {
 	limits   *limiter
 	page     func() (contractPage, error)
 
-	beatEvery time.Duration
-	stopping  context.Context // ends when the server is told to stop
+	beatEvery   time.Duration
+	takeTimeout time.Duration
+	stopping    context.Context // ends when the server is told to stop
 }
 
 func (a *api) route(e *echo.Echo) {

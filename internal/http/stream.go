@@ -118,7 +118,7 @@ func (a *api) stream(c echo.Context, after events.Position, wanted []string) err
 	defer context.AfterFunc(a.stopping, cancel)()
 	ticker := time.NewTicker(a.beatEvery)
 	defer ticker.Stop()
-	w, err := newEventWriter(c, wanted), context.Canceled
+	w, err := newEventWriter(c, wanted, a.takeTimeout), context.Canceled
 	for batch, failed := range a.backend.Events(ctx, callOf(c).account, after, ticker.C) {
 		if err = failed; err == nil {
 			err = a.tell(c, w, batch)
@@ -194,14 +194,10 @@ func (a *api) streamEnded(c echo.Context, w *eventWriter, err error) {
 	if a.observer.Streams.Ended != nil {
 		a.observer.Streams.Ended(why)
 	}
-	if why == feed.EndedSlow {
-		w.close(0)
-		return
-	}
 	if why == feed.EndedRefused {
 		w.comment("the token is accepted no longer")
 	}
-	w.close(takeTimeout)
+	w.close(why == feed.EndedSlow)
 }
 
 func (a *api) reasonOf(c echo.Context, err error) feed.End {

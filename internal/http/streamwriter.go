@@ -31,9 +31,9 @@ type eventWriter struct {
 	armed    time.Time // when it began to write
 }
 
-func newEventWriter(c echo.Context, wanted []string) *eventWriter {
+func newEventWriter(c echo.Context, wanted []string, patience time.Duration) *eventWriter {
 	return &eventWriter{
-		response: c.Response(), timeOuts: nethttp.NewResponseController(c.Response().Writer), patience: takeTimeout,
+		response: c.Response(), timeOuts: nethttp.NewResponseController(c.Response().Writer), patience: patience,
 		wanted: wanted, headOnly: c.Request().Method == nethttp.MethodHead,
 	}
 }
@@ -130,9 +130,13 @@ func (w *eventWriter) failure(error) error {
 	return errGone
 }
 
-// close leaves the client some time to take the end of the answer, or none.
-func (w *eventWriter) close(patience time.Duration) {
-	_ = w.timeOuts.SetWriteDeadline(time.Now().Add(patience))
+// close leaves the client its time to take the end of the answer, or none where it had that.
+func (w *eventWriter) close(slow bool) {
+	end := time.Now()
+	if !slow {
+		end = end.Add(w.patience)
+	}
+	_ = w.timeOuts.SetWriteDeadline(end)
 }
 
 // isWantedBy says whether a type of an event is one that a client wants.
