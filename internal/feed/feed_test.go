@@ -281,7 +281,9 @@ func TestStreamsEndWithTheNode(t *testing.T) {
 
 func TestWhatReadingFailsWithEndsTheStream(t *testing.T) {
 	broken := fmt.Errorf("broken: %w", events.ErrUnavailable)
-	f := feed.New([]uint64{7}, func(context.Context, string, events.Position, uint64) ([]*feed.Event, uint64, error) { return nil, 0, broken })
+	f := feed.New([]uint64{7}, func(context.Context, string, events.Position, uint64) ([]*feed.Event, uint64, error) {
+		return nil, 0, broken
+	})
 	for _, err := range f.Follow(t.Context(), "anna", events.Position{}, nil) {
 		if !errors.Is(err, broken) {
 			t.Fatal(err)

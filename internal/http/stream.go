@@ -128,6 +128,7 @@ func (a *api) stream(c echo.Context, after events.Position, wanted []string) err
 		}
 	}
 	if !w.begun {
+		c.Response().Header().Del(headerLedgerPosition) // which the answer to who has no token has not
 		return problemOfStream(err)
 	}
 	a.streamEnded(c, w, err)
