@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	nethttp "net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -24,11 +25,11 @@ var (
 type eventWriter struct {
 	response *echo.Response
 	timeOuts *nethttp.ResponseController
-	patience time.Duration
-	wanted   []string // types; none are all
+	patience time.Duration // how long a client has
+	wanted   []string      // types; none are all
 	headOnly bool
-	begun    bool
-	armed    time.Time // when it began to write
+	begun    bool      // the head is written
+	armed    time.Time // when it began to write what it writes
 }
 
 func newEventWriter(c echo.Context, wanted []string, patience time.Duration) *eventWriter {
@@ -53,7 +54,7 @@ func (w *eventWriter) tell(b feed.Batch) (told int, err error) {
 		}
 		told++
 		if err = w.event(e); err != nil {
-			return told, w.failure(err)
+			return told, w.failure()
 		}
 	}
 	if b.Beat {
@@ -116,14 +117,14 @@ func (w *eventWriter) flush(err error) error {
 		err = w.timeOuts.Flush()
 	}
 	if err != nil {
-		return w.failure(err)
+		return w.failure()
 	}
 	_ = w.timeOuts.SetWriteDeadline(time.Time{})
 	return nil
 }
 
-// failure returns what a failure to write says of the client.
-func (w *eventWriter) failure(error) error {
+// failure returns what a failure to write says of the client: HTTP/2 does not tell a time-out from a client that left.
+func (w *eventWriter) failure() error {
 	if time.Since(w.armed) >= w.patience {
 		return errStuck
 	}
@@ -141,10 +142,5 @@ func (w *eventWriter) close(slow bool) {
 
 // isWantedBy says whether a type of an event is one that a client wants.
 func isWantedBy(wanted []string, ceType string) bool {
-	for _, w := range wanted {
-		if events.IsOfType(ceType, w) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(wanted, func(w string) bool { return events.IsOfType(ceType, w) })
 }
