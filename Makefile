@@ -61,6 +61,7 @@ test-tools:
 	command -v jq >/dev/null || need="$$need jq"; \
 	command -v xxd >/dev/null || need="$$need xxd"; \
 	command -v node >/dev/null || need="$$need nodejs"; \
+	command -v npm >/dev/null || need="$$need npm"; \
 	python3 -c 'import requests' 2>/dev/null || need="$$need python3 python3-requests"; \
 	test -z "$$need" && exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

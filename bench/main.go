@@ -15,7 +15,7 @@ import (
 )
 
 type flags struct {
-	Rows      string `default:"" placeholder:"REGEXP" help:"Measure only the rows whose name matches: captures-1, captures-64, captures-256, cluster-64, cluster-256, duplicates, rejected, quota, quota-bare, quota-304, fold, redecide, replay, audit, captures-full, start, rebuild, start-killed, memory."`
+	Rows      string `default:"" placeholder:"REGEXP" help:"Measure only the rows whose name matches: captures-1, captures-64, captures-256, cluster-64, cluster-256, duplicates, rejected, quota, quota-bare, quota-304, fold, redecide, replay, audit, captures-full, start, rebuild, start-killed, memory, streams, streams-back, streams-memory."`
 	Runs      int    `default:"0" placeholder:"N" help:"Runs of each row, of which the median counts (default: 3, or 1 with --quick)."`
 	Quick     bool   `help:"A smoke run of a minute, on small ledgers. Its figures say little."`
 	Out       string `default:"bench/RESULTS.md" placeholder:"FILE" help:"Where the table is written (default: ${default}); empty for nowhere."`

@@ -91,7 +91,7 @@ func medianOf[T cmp.Ordered](samples []sample, figure func(sample) T) T {
 
 // rows returns every row whose name the expression matches.
 func (s *suite) rows(chosen *regexp.Regexp) (rows []row) {
-	all := slices.Concat(s.captureRows(), s.clusterRows(), s.quotaRows(), s.ledgerRows(), s.fullRows(), s.trackerRows())
+	all := slices.Concat(s.captureRows(), s.clusterRows(), s.quotaRows(), s.ledgerRows(), s.fullRows(), s.trackerRows(), s.streamRows())
 	for _, r := range all {
 		if chosen.MatchString(r.name) {
 			rows = append(rows, r)

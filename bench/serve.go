@@ -104,7 +104,7 @@ func startInProcess(ctx context.Context, dir string) (*service, error) {
 		Partitions: n.Ledger.Partitions, Append: n.Append, AppendAll: n.AppendAll, Try: n.Projection.Try,
 		Jobs: n.Projection.Jobs, Lookup: n.Projection.Lookup, Await: n.Projection.Await, Decision: n.Projection.Decision,
 		Requester: n.Requester, CountsIn: n.Projection.CountsIn, Quota: n.Projection.Quota, Job: n.Projection.Job, Tokens: n.Projection.Tokens, NoteUse: n.NoteUse,
-		Folded: n.Projection.Folded, CaughtUp: n.CaughtUp, Outdated: n.Projection.Outdated, Ready: n.Ready,
+		Folded: n.Projection.Folded, CaughtUp: n.CaughtUp, Outdated: n.Projection.Outdated, Events: n.Events, Ready: n.Ready,
 	}})
 	go func() { ended <- listenAndServe(serving, server, func(a string) { addr <- a }) }()
 	s := &service{stop: func() error { cancel(); return errors.Join(<-ended, n.Close()) }}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -108,7 +107,7 @@ func (s *service) drivers(t *testing.T, n int) []*driver {
 				"AccountName":    {"victim-0", "victim-1", fmt.Sprintf("victim-%d", i), "nobody"},
 				"IdempotencyKey": {"k1", "k2", "k3", fmt.Sprintf("k-%d", i), `"a \"quoted\" \\ key"`},
 				"EntityTags":     {`"1"`, `"2"`, `"1", "2", "3"`, "*", `W/"1"`},
-				"Plan":           {"free", "pro"}, "Position": {"0-1"}, "Month": {time.Now().UTC().Format("2006-01")},
+				"Plan":           {"free", "pro"}, "Position": {"0-1"}, "PositionOrBeginning": {"0-0", "0-1"}, "LastEventID": {"0-0", "0-1", ""}, "JobEventType": {"jobtally.job.captured", "jobtally.job.deleted.v1,jobtally.job.updated"}, "Month": {time.Now().UTC().Format("2006-01")},
 			}},
 			checker: checker, url: s.url, http: plain, tokens: tokens,
 		}
@@ -294,7 +293,7 @@ func (d *driver) send(r *drawn) (*contracttest.Exchange, error) {
 		return nil, err
 	}
 	defer answer.Body.Close()
-	body, err := io.ReadAll(answer.Body)
+	body, err := readAnswer(answer)
 	if parsed, err := url.Parse(r.path); err == nil {
 		parsed.RawQuery = r.query
 		request.URL = parsed

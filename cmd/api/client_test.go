@@ -100,7 +100,7 @@ func (c client) exchange(request *http.Request) (r reply, err error) {
 		return r, err
 	}
 	defer answer.Body.Close()
-	text, err := io.ReadAll(answer.Body)
+	text, err := readAnswer(answer)
 	if err != nil {
 		return r, err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"io"
@@ -37,12 +38,15 @@ func (b byContract) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	text, err := io.ReadAll(answer.Body)
-	answer.Body.Close()
-	if err != nil {
-		return nil, err
+	var text []byte
+	if !isStream(answer) {
+		text, err = io.ReadAll(answer.Body)
+		answer.Body.Close()
+		if err != nil {
+			return nil, err
+		}
+		answer.Body = io.NopCloser(bytes.NewReader(text))
 	}
-	answer.Body = io.NopCloser(bytes.NewReader(text))
 	x := contracttest.Exchange{Request: r, Status: answer.StatusCode, Header: answer.Header, Body: text}
 	if r.GetBody != nil {
 		if body, err := r.GetBody(); err == nil {
@@ -117,4 +121,23 @@ func unseen() (types []string) {
 		}
 	}
 	return types
+}
+
+// isStream says whether an answer has no end.
+func isStream(answer *http.Response) bool {
+	return answer.Header.Get("Content-Type") == "text/event-stream"
+}
+
+// readAnswer reads the body of an answer, and of one without an end what comes up to the first beat.
+func readAnswer(answer *http.Response) ([]byte, error) {
+	if !isStream(answer) || answer.Request.Method == http.MethodHead {
+		return io.ReadAll(answer.Body)
+	}
+	var text []byte
+	for in := bufio.NewReader(answer.Body); ; {
+		line, err := in.ReadBytes('\n')
+		if text = append(text, line...); err != nil || string(line) == ":\n" {
+			return text, err
+		}
+	}
 }

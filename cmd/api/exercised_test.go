@@ -9,15 +9,16 @@ import (
 
 // notExercised says why nothing in this package exercises a status of an operation. An operation of * is any.
 var notExercised = map[string]string{
-	"* 500":           "a fault of the service; TestFailuresTellNothing and TestFailuresOfReading of internal/http",
-	"* 503":           "the moments in which a node starts or has no ledger; internal/http, operation by operation",
-	"* 429":           "clients on this machine are not limited; limits_test.go of internal/http",
-	"getQuota 404":    "the account is erased between two reads; TestQuotaOfUnknownAccount of internal/http",
-	"listMonths 404":  "likewise; TestFailuresOfReadingMonths of internal/http",
-	"captureJobs 404": "likewise; TestBatchesThatFail of internal/http",
-	"getAccount 404":  "likewise; TestOwnAccount of internal/http",
-	"openAccount 404": "the account is opened, and erased before that is answered; TestAdministrationThatFails of internal/http",
-	"getMonth 422":    "a month of 100,000 requests; TestReplayOfALargeMonthIsRefused of internal/http",
+	"* 500":            "a fault of the service; TestFailuresTellNothing and TestFailuresOfReading of internal/http",
+	"* 503":            "the moments in which a node starts or has no ledger; internal/http, operation by operation",
+	"* 429":            "clients on this machine are not limited; limits_test.go of internal/http",
+	"getQuota 404":     "the account is erased between two reads; TestQuotaOfUnknownAccount of internal/http",
+	"listMonths 404":   "likewise; TestFailuresOfReadingMonths of internal/http",
+	"captureJobs 404":  "likewise; TestBatchesThatFail of internal/http",
+	"getAccount 404":   "likewise; TestOwnAccount of internal/http",
+	"openAccount 404":  "the account is opened, and erased before that is answered; TestAdministrationThatFails of internal/http",
+	"streamEvents 410": "the operator removes decisions from the ledger; TestAPositionThatIsPruned of internal/node, TestStreamsThatCannotBegin of internal/http",
+	"getMonth 422":     "a month of 100,000 requests; TestReplayOfALargeMonthIsRefused of internal/http",
 }
 
 // everythingRan says whether the whole of these tests was asked for, once.

@@ -23,6 +23,7 @@ type Exposure struct {
 	MaxConnectionsPerAddress    uint `default:"256" placeholder:"N" help:"... of one client address (default: ${default}; 0 for any number): an IPv4 address or an IPv6 /64. Trusted proxies have no such limit."`
 	MaxRequestsAtOnce           uint `default:"100" placeholder:"N" help:"Requests of one token that are answered at the same time (default: ${default}; 0 for any number). More get 429."`
 	MaxRequestsAtOncePerAddress uint `default:"200" placeholder:"N" help:"... of one client address (default: ${default}; 0 for any number)."`
+	MaxStreamsAtOnce            uint `default:"20" placeholder:"N" help:"Streams of events of one token at the same time (default: ${default}; 0 for any number): tabs of a browser, or services. More get 429."`
 	RequestsPerSecond           uint `default:"50" placeholder:"N" help:"Requests a second of one token (default: ${default}; 0 for any number), averaged over 10 seconds: who sent none for so long may send ten times as many at once. More get 429. This is not the quota."`
 	RequestsPerSecondPerAddress uint `default:"100" placeholder:"N" help:"... of one client address (default: ${default}; 0 for any number). A token that is not accepted counts as 20 requests."`
 	LimitLoopback               bool `help:"Hold clients on this machine to these limits too (default: no; they are held to --max-connections only)."`
@@ -58,6 +59,7 @@ func (e Exposure) limit(cfg http.Config) http.Config {
 	cfg.Limits = http.Limits{
 		Connections: e.MaxConnections, ConnectionsPerAddress: e.MaxConnectionsPerAddress,
 		RequestsAtOnce: e.MaxRequestsAtOnce, RequestsAtOncePerAddress: e.MaxRequestsAtOncePerAddress,
+		StreamsAtOnce:     e.MaxStreamsAtOnce,
 		RequestsPerSecond: e.RequestsPerSecond, RequestsPerSecondPerAddress: e.RequestsPerSecondPerAddress,
 		Loopback: e.LimitLoopback,
 	}

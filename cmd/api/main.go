@@ -96,7 +96,10 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer, now fun
 	}
 	log.Info("listening", "addr", listener.Addr().String(), "data", f.Data, "tls", proof != nil)
 	cfg := f.limit(http.Config{
-		Backend: backend(n, watching), Plans: f.Plans, Now: now, Log: log, Observer: http.Observer{Began: watching.Began(), Answered: watching.Answered()},
+		Backend: backend(n, watching), Plans: f.Plans, Now: now, Log: log,
+		Observer: http.Observer{Began: watching.Began(), Answered: watching.Answered(), Streams: http.StreamObserver{
+			Began: watching.StreamBegan(), Told: watching.StreamTold(), Ended: watching.StreamEnded(),
+		}},
 	})
 	return answer(ctx, http.LimitConnections(listener, cfg), http.NewServer(cfg), proof, log)
 }
@@ -174,6 +177,7 @@ func backend(n *node.Node, watching *telemetry.Telemetry) http.Backend {
 		Folded:     n.Projection.Folded,
 		CaughtUp:   n.CaughtUp,
 		Outdated:   n.Projection.Outdated,
+		Events:     n.Events,
 		Ready:      n.Ready,
 	}
 }

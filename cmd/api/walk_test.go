@@ -47,6 +47,7 @@ func examplesOf(anna victim) map[string]example {
 		"POST /api/jobs/batch":               {body: `{"jobs":[` + jobAt(jobURL(2)) + `]}`},
 		"GET /api/jobs":                      {},
 		"GET /api/jobs/lookup":               {query: "?source_url=" + jobURL(1)},
+		"GET /api/jobs/events":               {}, // from now on: before, bob named what is anna's himself
 		"GET /api/jobs/captures/:position": {
 			theirs: map[string]string{"position": anna.position}, nobody: map[string]string{"position": "0-999999"},
 		},

@@ -80,6 +80,16 @@ func AccountSubject(account string, partition int) string {
 	return subject(accountsSubject, partition, account, "*")
 }
 
+// JobsSubject returns the subject of the decisions on an account's jobs: of those that are events with a position.
+func JobsSubject(account string, partition int) string {
+	return subject(jobsSubject, partition, account, "*")
+}
+
+// OpenedSubject returns the subject of the decision that opened an account.
+func OpenedSubject(account string, partition int) string {
+	return subject(accountsSubject, partition, account, OutcomeOf(&AccountOpened{}))
+}
+
 // ErasuresSubject returns the subject of the erasures in a partition.
 func ErasuresSubject(partition int) string {
 	return subject(accountsSubject, partition, "*", outcomeErased)

@@ -1,6 +1,7 @@
 package http
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -135,20 +136,33 @@ func (a *api) recordable(c echo.Context) error {
 	if time.Since(k.accepted) < acceptedFor {
 		return nil
 	}
+	err := a.accepted(c, k.now)
+	if refused := (*problem)(nil); errors.As(err, &refused) {
+		c.Response().Header().Del(headerLedgerPosition)
+		c.Response().Header().Del(headerIdempotencyKey)
+	}
+	return err
+}
+
+// accepted returns the problem that the token of a call is not accepted any more at a time.
+func (a *api) accepted(c echo.Context, now time.Time) error {
+	k := callOf(c)
 	candidates, err := a.backend.Tokens(c.Request().Context(), k.token.ID)
 	if err != nil {
 		return fmt.Errorf("look up token %s again: %w", k.token.ID, err)
 	}
 	refused := newProblem(codeTokenUnknown, "")
 	for i := range candidates {
-		if same := candidates[i].SecretHash == k.token.SecretHash; same && !candidates[i].Revoked {
-			return nil
-		} else if same {
+		switch candidate := &candidates[i]; {
+		case candidate.SecretHash != k.token.SecretHash:
+		case candidate.Revoked:
 			refused = newProblem(codeTokenRevoked, "")
+		case candidate.Expired(now):
+			refused = newProblem(codeTokenExpired, "")
+		default:
+			return nil
 		}
 	}
-	c.Response().Header().Del(headerLedgerPosition)
-	c.Response().Header().Del(headerIdempotencyKey)
 	return refused
 }
 

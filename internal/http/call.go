@@ -31,7 +31,8 @@ type call struct {
 
 	position events.Position // of the request that it recorded, or asks about; zero for any other call
 
-	logged string // the failure that the log was told last
+	began  time.Time // when an answer began that is a stream of events; measures a duration only
+	logged string    // the failure that the log was told last
 
 	// Where the call is under way, for the limits; nil where there are none for it.
 	byAddress *visitor[netip.Addr]

@@ -12,7 +12,7 @@ import (
 var (
 	anyOrigin      = []string{"*"}
 	allowedHeaders = []string{strings.Join([]string{
-		"Authorization", "Content-Type", "Idempotency-Key", "Prefer", "If-Match", "If-None-Match", "Ledger-Position", "X-Request-Id", "Traceparent",
+		"Authorization", "Content-Type", "Idempotency-Key", "Prefer", "If-Match", "If-None-Match", "Ledger-Position", "X-Request-Id", "Traceparent", "Last-Event-ID",
 	}, ", ")}
 	exposedHeaders = []string{strings.Join([]string{
 		"ETag", "Link", "Location", "Ledger-Position", "RateLimit", "RateLimit-Policy", "Retry-After", "Idempotent-Replayed",

@@ -150,7 +150,7 @@ func TestPreflight(t *testing.T) {
 	x := n.send(t, "OPTIONS", "/api/jobs", "", ask...)
 	x.wants(t, 204, "")
 	x.wantsHeader(t, "Access-Control-Allow-Origin: *", "Access-Control-Allow-Methods: OPTIONS, GET, HEAD, POST", "Access-Control-Max-Age: 7200",
-		"Access-Control-Allow-Headers: Authorization, Content-Type, Idempotency-Key, Prefer, If-Match, If-None-Match, Ledger-Position, X-Request-Id, Traceparent",
+		"Access-Control-Allow-Headers: Authorization, Content-Type, Idempotency-Key, Prefer, If-Match, If-None-Match, Ledger-Position, X-Request-Id, Traceparent, Last-Event-ID",
 		"Access-Control-Allow-Private-Network:", "Access-Control-Allow-Credentials:")
 	x = n.send(t, "OPTIONS", "/api/jobs/quota", "", append(ask, "Access-Control-Request-Private-Network: true")...)
 	x.wantsHeader(t, "Access-Control-Allow-Private-Network: true", "Access-Control-Allow-Methods: OPTIONS, GET, HEAD")

@@ -7,6 +7,7 @@ package http
 
 import (
 	"context"
+	"iter"
 	"log"
 	"log/slog"
 	nethttp "net/http"
@@ -18,6 +19,7 @@ import (
 
 	"jobtally/internal/capture"
 	"jobtally/internal/events"
+	"jobtally/internal/feed"
 )
 
 // Backend is what the API needs of a node. The functions are called concurrently. Those that read answer from what
@@ -82,6 +84,9 @@ type Backend struct {
 	// Outdated says whether this node only reads, from a projection of another version, while the ledger is folded anew.
 	// Default: never.
 	Outdated func() bool
+	// Events yields the events of an account after a position of its partition: those of history, and then each once this node has
+	// folded it, in batches; and an empty batch at each tick. The errors are those that package feed has.
+	Events func(ctx context.Context, account string, after events.Position, ticks <-chan time.Time) iter.Seq2[feed.Batch, error]
 	// Ready returns nil when the node can answer, or else why not, in words for an operator.
 	Ready func(context.Context) error
 }
@@ -100,8 +105,13 @@ type Config struct {
 	Observer Observer
 	// Limits bound what one client may take. Default: none.
 	Limits Limits
+	// BeatEvery is how often a stream of events says that it is there. Default: 15 seconds, since proxies end what is silent for
+	// a minute or half of it.
+	BeatEvery time.Duration
 	// TrustedProxies are the networks of the proxies whose X-Forwarded-For is believed. Default: none is.
 	TrustedProxies []netip.Prefix
+
+	takeTimeout time.Duration // tests shorten it
 }
 
 // The time-outs of a server. The reading one covers the wait for a decision too: when it passes, net/http cancels
@@ -121,8 +131,9 @@ const (
 // NewServer returns a server of the API with time-outs that fit its waits. Address and listener are the caller's.
 func NewServer(cfg Config) *nethttp.Server {
 	cfg = cfg.withDefaults()
-	return &nethttp.Server{
-		Handler:           NewHandler(cfg),
+	stopping, stop := context.WithCancel(context.Background())
+	s := &nethttp.Server{
+		Handler:           newHandler(cfg, stopping),
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,
@@ -131,14 +142,20 @@ func NewServer(cfg Config) *nethttp.Server {
 		HTTP2:             &nethttp.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: pingAfter, WriteByteTimeout: writeTimeout},
 		ErrorLog:          log.New(serverLog{cfg.Log}, "", 0),
 	}
+	s.RegisterOnShutdown(stop)
+	return s
 }
 
 // NewHandler returns the API: every route, and a problem for whatever is no route.
 func NewHandler(cfg Config) nethttp.Handler {
-	cfg = cfg.withDefaults()
+	return newHandler(cfg.withDefaults(), context.Background())
+}
+
+// newHandler is NewHandler for a server, whose streams of events end as soon as it is stopping.
+func newHandler(cfg Config, stopping context.Context) nethttp.Handler {
 	a := &api{
-		backend: cfg.Backend, plans: cfg.Plans, now: cfg.Now, log: cfg.Log, observer: cfg.Observer,
-		replays: make(chan struct{}, maxReplays), page: sync.OnceValues(makePage),
+		backend: cfg.Backend, plans: cfg.Plans, now: cfg.Now, log: cfg.Log, observer: cfg.Observer, beatEvery: cfg.BeatEvery, takeTimeout: cfg.takeTimeout,
+		replays: make(chan struct{}, maxReplays), page: sync.OnceValues(makePage), stopping: stopping,
 	}
 	a.limits = newLimiter(cfg)
 	e := echo.New()
@@ -158,6 +175,12 @@ func (cfg Config) withDefaults() Config {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.takeTimeout == 0 {
+		cfg.takeTimeout = takeTimeout
+	}
+	if cfg.BeatEvery == 0 {
+		cfg.BeatEvery = beatEvery
+	}
 	if cfg.Backend.Outdated == nil {
 		cfg.Backend.Outdated = func() bool { return false }
 	}
@@ -174,6 +197,10 @@ type api struct {
 	replays  chan struct{} // holds one for each replay under way
 	limits   *limiter
 	page     func() (contractPage, error)
+
+	beatEvery   time.Duration
+	takeTimeout time.Duration
+	stopping    context.Context // ends when the server is told to stop
 }
 
 func (a *api) route(e *echo.Echo) {
@@ -192,6 +219,7 @@ func (a *api) route(e *echo.Echo) {
 	e.POST(jobsPath, writing(a.postCapture))
 	e.POST(jobsPath+"/batch", writing(a.postBatch))
 	get(jobsPath+"/lookup", reading(a.getLookup))
+	get(eventsPath, a.folding(reading(a.getEvents)))
 	get("/api/jobs/captures/:position", reading(a.getCapture))
 	get("/api/jobs/:id", reading(a.getJob))
 	e.PATCH("/api/jobs/:id", writing(a.patchJob))

@@ -21,6 +21,8 @@ type Limits struct {
 	RequestsPerSecond, RequestsPerSecondPerAddress uint
 	// Requests that are being answered at the same time.
 	RequestsAtOnce, RequestsAtOncePerAddress uint
+	// Streams of events of one token at the same time. They are not among the requests at once.
+	StreamsAtOnce uint
 	// Connections that are open at the same time, for LimitConnections.
 	Connections, ConnectionsPerAddress uint
 	// Loopback says whether clients on this machine are held to all but Connections too.
@@ -33,6 +35,7 @@ type limiter struct {
 	loopback     bool // whether clients on this machine are limited
 	byAddress    *gate[netip.Addr]
 	byToken      *gate[events.Digest] // by the hash that a token has been found to match
+	streams      *gate[events.Digest] // likewise
 	log          *slog.Logger
 	proxyWarning sync.Once
 }
@@ -42,6 +45,7 @@ func newLimiter(cfg Config) *limiter {
 		proxies: cfg.TrustedProxies, loopback: cfg.Limits.Loopback, log: cfg.Log,
 		byAddress: newGate[netip.Addr](cfg.Limits.RequestsPerSecondPerAddress, cfg.Limits.RequestsAtOncePerAddress),
 		byToken:   newGate[events.Digest](cfg.Limits.RequestsPerSecond, cfg.Limits.RequestsAtOnce),
+		streams:   newGate[events.Digest](0, cfg.Limits.StreamsAtOnce),
 	}
 }
 
@@ -96,6 +100,26 @@ func (l *limiter) room(c echo.Context) (leave func(), err error) {
 		return nil, err
 	}
 	return func() { l.byAddress.narrow(k.byAddress, more); l.byToken.narrow(k.byToken, more) }, nil
+}
+
+// streaming admits a stream of events. While it lasts it is a stream of its token, and not a request at once: else those who
+// look on would keep those out who capture.
+func (l *limiter) streaming(c echo.Context) (leave func(), err error) {
+	if l.spares(c) {
+		return func() {}, nil
+	}
+	k := callOf(c)
+	stream, err := l.streams.enter(k.token.SecretHash)
+	if err != nil {
+		return nil, tooMany(codeTooManyStreams, retryEvents)
+	}
+	l.byAddress.narrow(k.byAddress, 1)
+	l.byToken.narrow(k.byToken, 1)
+	return func() {
+		l.byAddress.narrow(k.byAddress, -1)
+		l.byToken.narrow(k.byToken, -1)
+		l.streams.leave(stream, 0)
+	}, nil
 }
 
 // bodiesIn returns how many bodies of the usual size are in that of a batch, of which the size may not be told.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"iter"
 	"log/slog"
 	nethttp "net/http"
 	"net/http/httptest"
@@ -15,6 +16,7 @@ import (
 	"jobtally/internal/capture"
 	"jobtally/internal/contracttest"
 	"jobtally/internal/events"
+	"jobtally/internal/feed"
 	"jobtally/internal/token"
 )
 
@@ -37,6 +39,7 @@ type node struct {
 	hold      bool
 	folded    chan struct{} // closed and replaced whenever something is folded
 	used      map[string]time.Time
+	feed      *feed.Feed
 }
 
 // newNode returns a node at which anna may capture two jobs a month and bob without end. It is 10:20:30.456 on
@@ -49,6 +52,11 @@ func newNode(t *testing.T) *node {
 		state: capture.NewState(), jobs: map[string]capture.StoredJob{}, folded: make(chan struct{}),
 		used: map[string]time.Time{},
 	}
+	n.feed = feed.New([]uint64{0}, n.history)
+	ctx, cancel := context.WithCancel(t.Context())
+	running := make(chan struct{})
+	go func() { defer close(running); n.feed.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-running })
 	n.Backend = Backend{
 		Partitions: 1,
 		Append:     n.append, AppendAll: n.appendAll, Try: n.try, Await: n.await, Decision: n.decision, Requester: n.requester,
@@ -61,6 +69,7 @@ func newNode(t *testing.T) *node {
 		LastUsed: n.lastUsed,
 		Folded:   func(int) uint64 { n.mu.Lock(); defer n.mu.Unlock(); return uint64(len(n.decisions)) },
 		CaughtUp: func() bool { return true },
+		Events:   n.events,
 		Ready:    func(context.Context) error { return nil },
 	}
 	for _, r := range []events.Request{
@@ -148,9 +157,31 @@ func (n *node) fold() {
 			}
 		}
 		n.decisions = append(n.decisions, d)
+		n.feed.Folded(0, n.decisions[i:], uint64(i+1))
 	}
 	close(n.folded)
 	n.folded = make(chan struct{})
+}
+
+// events follows the feed, as a node does that has one ledger for ever.
+func (n *node) events(ctx context.Context, account string, after events.Position, ticks <-chan time.Time) iter.Seq2[feed.Batch, error] {
+	if head := n.Folded(0); after.Sequence > head {
+		return func(yield func(feed.Batch, error) bool) {
+			yield(feed.Batch{}, &feed.BeyondError{Position: after, Head: events.Position{Sequence: head}})
+		}
+	}
+	return n.feed.Follow(ctx, account, after, ticks)
+}
+
+func (n *node) history(_ context.Context, account string, after events.Position, to uint64) (told []*feed.Event, read uint64, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for i := after.Sequence; i < to; i++ {
+		if e, is := feed.Encode(&n.decisions[i]); is && n.decisions[i].Account == account {
+			told = append(told, e)
+		}
+	}
+	return told, to, nil
 }
 
 func (n *node) await(ctx context.Context, p events.Position) (events.Decision, error) {

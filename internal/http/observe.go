@@ -7,6 +7,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"jobtally/internal/events"
+	"jobtally/internal/feed"
 )
 
 // Observer is told of every call. Functions that are nil are not called. They are called concurrently.
@@ -17,6 +18,17 @@ type Observer struct {
 	// Answered is told of the same call once it is answered. The position is that of the request that it recorded or asked
 	// about, and zero for any other call.
 	Answered func(ctx context.Context, method, route string, status int, took time.Duration, p events.Position)
+	// Streams is told of streams of events. Such a call took as long as it was until its stream began.
+	Streams StreamObserver
+}
+
+// StreamObserver is told of streams of events. Functions that are nil are not called. They are called concurrently.
+type StreamObserver struct {
+	// Began and Ended are told of each, and Ended why it ended.
+	Began func()
+	Ended func(why feed.End)
+	// Told is told how many events a client was told at once.
+	Told func(events int)
 }
 
 const headerTraceparent = "Traceparent"
@@ -42,8 +54,11 @@ func (a *api) answered(c echo.Context, k *call, started time.Time) {
 	if a.observer.Answered == nil {
 		return
 	}
-	r := c.Request()
-	a.observer.Answered(r.Context(), r.Method, c.Path(), c.Response().Status, time.Since(started), k.position)
+	r, took := c.Request(), time.Since(started)
+	if !k.began.IsZero() {
+		took = k.began.Sub(started)
+	}
+	a.observer.Answered(r.Context(), r.Method, c.Path(), c.Response().Status, took, k.position)
 }
 
 // recorded notes the position that a call is about, for the log and for who observes.

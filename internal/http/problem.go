@@ -38,12 +38,14 @@ const (
 	codeAccountExists         code = events.ReasonAccountExists
 	codeMethodNotAllowed      code = "method_not_allowed"
 	codeVersionConflict       code = events.ReasonVersionConflict
+	codePositionPruned        code = "position_pruned"
 	codeBodyTooLarge          code = "body_too_large"
 	codeUnsupportedMediaType  code = "unsupported_media_type"
 	codeIdempotencyKeyReused  code = events.ReasonIdempotencyKeyReused
 	codeMonthTooLarge         code = "month_too_large"
 	codeRateLimited           code = "rate_limited"
 	codeTooManyRequestsAtOnce code = "too_many_requests_at_once"
+	codeTooManyStreams        code = "too_many_streams"
 	codeInternal              code = "internal"
 	codeRequestRefused        code = "request_refused"
 	codeLedgerUnavailable     code = "ledger_unavailable"
@@ -91,6 +93,7 @@ var kinds = map[code]kind{
 	codeTokenNotFound:         {404, "No such token", "the account has no token with this id"},
 	codeAccountExists:         {409, "The account is open already", "there is an account of this name; nothing was changed"},
 	codeMethodNotAllowed:      {405, "Method not allowed", "the Allow header lists the methods of this path"},
+	codePositionPruned:        {410, "What comes after the position is gone", ""},
 	codeVersionConflict:       {412, "The job has another version", ""},
 	codeBodyTooLarge:          {413, "The body is too large", ""},
 	codeUnsupportedMediaType:  {415, "Unsupported media type", ""},
@@ -101,6 +104,8 @@ var kinds = map[code]kind{
 		"more requests come from this token or address than are taken in a second; this is not the quota of the month"},
 	codeTooManyRequestsAtOnce: {429, "Too many requests at once",
 		"wait for the answers to the requests of this token or address that are under way; this is not the quota of the month"},
+	codeTooManyStreams: {429, "Too many streams of events",
+		"end one of the streams of this token, or have one told on to all who want it"},
 	codeInternal:       {500, "Internal error", "the service failed; its log has the cause under the X-Request-Id of this answer"},
 	codeRequestRefused: {500, "The request was refused", ""},
 	codeLedgerUnavailable: {503, "The ledger takes no requests right now",

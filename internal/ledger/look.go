@@ -30,6 +30,12 @@ func (l *Ledger) Measure(ctx context.Context, partition int) (Extent, error) {
 	}, err
 }
 
+// Span returns the first sequence of a stream that there is a message under, and the last.
+func (l *Ledger) Span(ctx context.Context, stream events.Stream, partition int) (first, last uint64, err error) {
+	state, err := l.state(ctx, stream, partition)
+	return state.FirstSeq, state.LastSeq, err
+}
+
 // state returns what the server says of a stream.
 func (l *Ledger) state(ctx context.Context, stream events.Stream, partition int) (jetstream.StreamState, error) {
 	if err := l.check(); err != nil {

@@ -68,6 +68,12 @@ func (l *Ledger) voids(ctx context.Context, stream events.Stream, partition int)
 	return v, nil
 }
 
+// Erased says whether the stream of a partition lacks all the messages from one number to another because accounts were erased.
+func (l *Ledger) Erased(ctx context.Context, stream events.Stream, partition int, from, to uint64) (bool, error) {
+	v, err := l.voids(ctx, stream, partition)
+	return err == nil && v.explain(from, to), err
+}
+
 // explain says whether the stream lacks all the numbers from one to another because accounts were erased. Of what was
 // removed since v was read it knows nothing.
 func (v *voids) explain(from, to uint64) bool {

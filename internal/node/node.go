@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"jobtally/internal/events"
+	"jobtally/internal/feed"
 	"jobtally/internal/ledger"
 	"jobtally/internal/projections"
 )
@@ -67,6 +68,7 @@ type Node struct {
 
 	looks looks // at what is undecided
 	uses  *uses // of tokens
+	feed  *feed.Feed
 
 	closers []func() error // in the order in which they were opened
 }
@@ -113,6 +115,7 @@ func (n *Node) open(ctx context.Context, cfg Config) (err error) {
 	n.closers = append(n.closers, n.Projection.Close)
 	n.uses = newUses(cfg.Dir, n.Projection.Issued, cfg.Log)
 	n.Projection.OnErasure(n.uses.tokensErased)
+	n.openFeed()
 	return n.openProjectors(ctx, cfg)
 }
 
@@ -246,6 +249,7 @@ func (n *Node) run(log *slog.Logger) {
 	})
 	running.Go(func() { n.tend(ctx, log) })
 	running.Go(func() { n.uses.run(ctx) })
+	running.Go(func() { n.feed.Run(ctx) })
 	n.closers = append(n.closers, func() error { cancel(); running.Wait(); n.uses.close(); return nil })
 }
 

@@ -75,6 +75,7 @@ func (db *DB) finish(f *fold, done applied) {
 	f.stand(done.to)
 	db.cache.committed(done.decisions) // before anyone hears of the position
 	f.advance(done.decisions)
+	db.onFold(f.partition, done.decisions, done.to.Sequence)
 	for i := range done.decisions {
 		if erases(&done.decisions[i]) {
 			db.onErasure()

@@ -47,6 +47,11 @@ func (db *DB) CountsIn(account string, month events.Month) events.Month {
 	return capture.CountsIn(month, db.Archived(db.partitionOf(account)))
 }
 
+// OnFold has f called after each commit, in order, with the decisions of a partition that were folded and the sequence up to
+// which they go; and without decisions where another file came in the place of this one, which has that sequence. Call it
+// before anything is folded; f waits for nothing.
+func (db *DB) OnFold(f func(partition int, decisions []events.Decision, to uint64)) { db.onFold = f }
+
 // stand notes what the file says.
 func (f *fold) stand(at FoldedTo) {
 	f.at = at

@@ -62,7 +62,8 @@ type DB struct {
 	scrubTimer *time.Timer // nil where none runs
 	ended      bool        // Close was called
 
-	onErasure func() // is called after each commit that erases an account
+	onErasure func()                                                      // is called after each commit that erases an account
+	onFold    func(partition int, decisions []events.Decision, to uint64) // is called after each commit, and each jump
 
 	cache *cache // of rows that every call reads; Apply tells it of each commit; replaced with the file
 
@@ -122,6 +123,7 @@ func open(path, ledgerID string, partitions int, mend string) (*DB, error) {
 func unopened(path, ledgerID, mend string) *DB {
 	db := &DB{
 		path: path, mend: mend, ledgerID: ledgerID, cache: newCache(), commit: (*sql.Tx).Commit, step: func(string) {}, onErasure: func() {},
+		onFold:   func(int, []events.Decision, uint64) {},
 		logLimit: logLimit, replaced: make(chan struct{}),
 	}
 	db.pass = db.gate.RUnlock

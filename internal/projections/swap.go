@@ -156,6 +156,7 @@ func (db *DB) replace(ctx context.Context, next *DB, level func(ctx context.Cont
 	db.cache = newCache()
 	for i, f := range db.partitions {
 		f.take(next.partitions[i])
+		db.onFold(i, nil, f.sequence.Load())
 	}
 	err = errors.Join(err, db.comeBack(ctx))
 	close(db.replaced)

@@ -33,6 +33,8 @@ type metrics struct {
 	active map[string]prometheus.Gauge // by method
 	calls  callDurations
 
+	streams streams
+
 	appended  prometheus.Histogram
 	refused   map[error]prometheus.Counter // by what is known of the append
 	groupSize prometheus.Histogram
@@ -61,6 +63,7 @@ func newMetrics() *metrics {
 	m.registry.MustRegister(m.appended, m.groupSize, m.fsyncs, m.decisions, m.fenced, m.batchSize, m.deciding, m.folded,
 		buildInfo(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.active, m.calls = newCalls(m.registry)
+	m.streams = newStreams(m.registry)
 	m.captures, m.refused = newOutcomes(m.registry), newRefusals(m.registry)
 	return m
 }

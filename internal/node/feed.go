@@ -1,0 +1,147 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"jobtally/internal/events"
+	"jobtally/internal/feed"
+)
+
+const (
+	// reachTimeout is how long a client waits for this node to fold the position after which it wants to be told.
+	reachTimeout = 10 * time.Second
+	// restoreTimeout is how long history waits for decisions that are folded here and that the ledger lost with its server: the
+	// projector appends them again.
+	restoreTimeout = 5 * time.Second
+	restoreEvery   = 20 * time.Millisecond
+	// maxHistoryLen is about how many bytes of events are read from history at once.
+	maxHistoryLen = 128 << 10
+	// maxMonths is more than an account has.
+	maxMonths = 1200
+)
+
+func (n *Node) openFeed() {
+	folded := make([]uint64, n.Ledger.Partitions)
+	for p := range folded {
+		folded[p] = n.Projection.Folded(p)
+	}
+	n.feed = feed.New(folded, n.readHistory)
+	n.Projection.OnFold(n.feed.Folded)
+}
+
+// Events yields the events of an account after a position of its partition: those of history, and then each once it is folded
+// here. The errors are those of feed.Follow, and feed.BeyondError and feed.ErrNotReached for the position.
+func (n *Node) Events(ctx context.Context, account string, after events.Position, ticks <-chan time.Time) iter.Seq2[feed.Batch, error] {
+	return func(yield func(feed.Batch, error) bool) {
+		if err := n.reach(ctx, after); err != nil {
+			yield(feed.Batch{}, err)
+			return
+		}
+		n.feed.Follow(ctx, account, after, ticks)(yield)
+	}
+}
+
+// reach waits until this node has folded a position. One that no request has is not waited for: whoever was told it was
+// told it by another ledger, or before this one was put back to an older state.
+func (n *Node) reach(ctx context.Context, p events.Position) error {
+	if p.Sequence <= n.Projection.Folded(p.Partition) {
+		return nil
+	}
+	heads, err := n.Ledger.Heads(ctx, p.Partition)
+	if err != nil {
+		return err
+	}
+	if p.Sequence > heads.Requests {
+		return &feed.BeyondError{Position: p, Head: events.Position{Partition: p.Partition, Sequence: heads.Requests}}
+	}
+	waiting, cancel := context.WithTimeoutCause(ctx, reachTimeout, feed.ErrNotReached)
+	defer cancel()
+	if _, err := n.Projection.Await(waiting, p); err != nil && waiting.Err() != nil {
+		return context.Cause(waiting)
+	}
+	return nil // what is there may be erased
+}
+
+// readHistory is the feed's feed.Read. Of an account that was erased it reads what came after that.
+func (n *Node) readHistory(ctx context.Context, account string, after events.Position, to uint64) (told []*feed.Event, read uint64, err error) {
+	erasures, err := n.Projection.Erasures(ctx, account)
+	if err != nil {
+		return nil, 0, err
+	}
+	if len(erasures) > 0 {
+		after.Sequence = max(after.Sequence, erasures[len(erasures)-1].Position.Sequence)
+	}
+	if err := n.checkHistory(ctx, account, after, to); err != nil {
+		return nil, 0, err
+	}
+	subjects, length := []string{events.JobsSubject(account, after.Partition)}, 0
+	for batch, err := range n.Ledger.ReadTo(ctx, events.Decisions, after.Partition, subjects, after.Sequence, to) {
+		if err != nil {
+			return nil, 0, err
+		}
+		for _, m := range batch {
+			d, err := events.DecodeDecision(m, after.Partition)
+			if err != nil {
+				return nil, 0, err
+			}
+			if e, is := feed.Encode(&d); is {
+				told, length = append(told, e), length+len(e.JSON)
+			}
+			if length >= maxHistoryLen {
+				return told, m.Sequence, nil
+			}
+		}
+	}
+	return told, to, nil
+}
+
+// checkHistory waits until the ledger has the decisions after a position and up to a sequence, and returns why some of them
+// will never be there.
+func (n *Node) checkHistory(ctx context.Context, account string, after events.Position, to uint64) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, restoreTimeout, fmt.Errorf("%w: it lacks decisions that are folded", events.ErrUnavailable))
+	defer cancel()
+	for {
+		first, last, err := n.Ledger.Span(ctx, events.Decisions, after.Partition)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err != nil:
+			return err
+		case last >= to && after.Sequence+1 < first:
+			return n.checkPruned(ctx, account, after, first)
+		case last >= to:
+			return nil
+		}
+		select {
+		case <-time.After(restoreEvery):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// checkPruned returns a feed.PrunedError where decisions after a position and before the first that is there may have been on
+// jobs of an account, and were not erased.
+func (n *Node) checkPruned(ctx context.Context, account string, after events.Position, first uint64) error {
+	if erased, err := n.Ledger.Erased(ctx, events.Decisions, after.Partition, after.Sequence+1, first-1); erased || err != nil {
+		return err
+	}
+	_, err := n.Ledger.Last(ctx, events.Decisions, after.Partition, events.OpenedSubject(account, after.Partition))
+	if !errors.Is(err, events.ErrNotFound) {
+		return err // it was opened later
+	}
+	months, err := n.Projection.Months(ctx, account, "", "9999-12", maxMonths)
+	if err != nil {
+		return err
+	}
+	pruned := &feed.PrunedError{First: events.Position{Partition: after.Partition, Sequence: first}}
+	for _, m := range months { // the latest first
+		if m.Archive != nil && m.Last.Sequence > after.Sequence {
+			pruned.Month = m.Month
+		}
+	}
+	return pruned
+}

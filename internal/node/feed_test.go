@@ -1,0 +1,241 @@
+package node_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"jobtally/internal/events"
+	"jobtally/internal/feed"
+	"jobtally/internal/ledger"
+	"jobtally/internal/node"
+)
+
+// told follows the events of an account after a position until it was told so many, or of one at a position.
+func told(t *testing.T, n *node.Node, account string, after events.Position, enough func([]uint64) bool) (sequences []uint64) {
+	t.Helper()
+	for batch, err := range n.Events(within(t), account, after, nil) {
+		if err != nil {
+			t.Errorf("%s after %s: %v", account, after, err)
+			return sequences
+		}
+		for _, e := range batch.Events {
+			sequences = append(sequences, e.Position.Sequence)
+		}
+		if enough(sequences) {
+			return sequences
+		}
+	}
+	t.Errorf("%s after %s: told %v, and no more", account, after, sequences)
+	return sequences
+}
+
+// TestEventsAreToldOnceInOrderWhereverAClientComesBack has clients come and go at any moment while others capture: each is told
+// exactly the decisions on the jobs of its account.
+func TestEventsAreToldOnceInOrderWhereverAClientComesBack(t *testing.T) {
+	n := embedded(t)
+	accounts := []string{"anna", "bob", "carl"}
+	for _, account := range accounts {
+		open(t, n.Node, account, -1)
+	}
+	const captures, clients = 150, 4
+	var running sync.WaitGroup
+	var mu sync.Mutex
+	decided := map[string][]uint64{}
+	for _, account := range accounts {
+		for part := range 2 {
+			running.Go(func() {
+				for i := range captures / 2 {
+					d, err := ask(t.Context(), n.Node, capturing(account, fmt.Sprintf("%d-%d", part, i), fmt.Sprintf("https://jobs.example.com/%s/%d/%d", account, part, i)))
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					mu.Lock()
+					decided[account] = append(decided[account], d.Position.Sequence)
+					mu.Unlock()
+				}
+			})
+		}
+	}
+	all := map[string][][]uint64{}
+	var following sync.WaitGroup
+	for _, account := range accounts {
+		for c := range clients {
+			following.Go(func() {
+				random := rand.New(rand.NewPCG(uint64(c), 1))
+				var seen []uint64
+				for len(seen) < captures && !t.Failed() {
+					after, some := events.Position{}, 1+random.IntN(20)
+					if len(seen) > 0 {
+						after.Sequence = seen[len(seen)-1]
+					}
+					more := told(t, n.Node, account, after, func(s []uint64) bool { return len(s) >= min(some, captures-len(seen)) })
+					if random.IntN(3) > 0 && len(more) > some { // it leaves in the middle of a batch
+						more = more[:some]
+					}
+					seen = append(seen, more...)
+				}
+				mu.Lock()
+				all[account] = append(all[account], seen)
+				mu.Unlock()
+			})
+		}
+	}
+	running.Wait()
+	following.Wait()
+	for _, account := range accounts {
+		want := decided[account]
+		slices.Sort(want)
+		for _, got := range all[account] {
+			if !slices.Equal(got, want) {
+				t.Errorf("%s was told %v\nwant %v", account, got, want)
+			}
+		}
+	}
+}
+
+// TestAFollowerTellsWhatAnotherDecides has the events told by a node that only folds, which a client comes to from another one.
+func TestAFollowerTellsWhatAnotherDecides(t *testing.T) {
+	server := serve(t, 4)
+	decider := start(t, node.Config{Dir: t.TempDir(), NATS: server.url, Decides: true})
+	api := start(t, node.Config{Dir: t.TempDir(), NATS: server.url})
+	open(t, api.Node, "anna", -1)
+	first := mustAsk(t, api.Node, capturing("anna", "1", "https://jobs.example.com/1"))
+	next := make(chan []uint64)
+	go func() {
+		next <- told(t, decider.Node, "anna", first.Position, func(s []uint64) bool { return len(s) > 0 })
+	}()
+	second := mustAsk(t, api.Node, capturing("anna", "2", "https://jobs.example.com/2"))
+	if s := <-next; !slices.Equal(s, []uint64{second.Position.Sequence}) {
+		t.Errorf("told %v, want %s", s, second.Position)
+	}
+	// Whoever was told by the decider goes on at the other node, as soon as that has folded it.
+	third := mustAsk(t, decider.Node, capturing("anna", "3", "https://jobs.example.com/3"))
+	s := told(t, api.Node, "anna", second.Position, func(s []uint64) bool { return len(s) > 0 })
+	if !slices.Equal(s, []uint64{third.Position.Sequence}) {
+		t.Errorf("told %v, want %s", s, third.Position)
+	}
+}
+
+// TestARebuildUnderALiveStreamLosesNothing puts a projection that was folded anew in the place of the one that serves.
+func TestARebuildUnderALiveStreamLosesNothing(t *testing.T) {
+	dir := t.TempDir()
+	n := start(t, node.Config{Dir: dir, Decides: true})
+	open(t, n.Node, "anna", -1)
+	var want []uint64
+	capture := func() {
+		d := mustAsk(t, n.Node, capturing("anna", fmt.Sprint(len(want)), fmt.Sprintf("https://jobs.example.com/%d", len(want))))
+		want = append(want, d.Position.Sequence)
+	}
+	capture()
+	begun, next, done := make(chan struct{}, 100), make(chan struct{}), make(chan []uint64)
+	go func() {
+		done <- told(t, n.Node, "anna", events.Position{}, func(s []uint64) bool {
+			begun <- struct{}{}
+			select {
+			case <-next:
+				return len(s) == 3
+			default:
+				return false
+			}
+		})
+	}()
+	<-begun
+	replaced := n.Projection.Replaced()
+	mustRebuild(t, node.Config{Dir: dir})
+	<-replaced
+	capture()
+	close(next)
+	capture()
+	if got := <-done; !slices.Equal(got, want) {
+		t.Errorf("told %v, want %v", got, want)
+	}
+}
+
+func TestNothingIsToldFromBeforeAnErasure(t *testing.T) {
+	n := embedded(t)
+	open(t, n.Node, "anna", -1)
+	mustAsk(t, n.Node, capturing("anna", "1", "https://jobs.example.com/1"))
+	ended := make(chan error)
+	begun := make(chan struct{}, 10)
+	go func() {
+		var last error
+		for _, err := range n.Events(within(t), "anna", events.Position{}, nil) {
+			last = err
+			begun <- struct{}{}
+		}
+		ended <- last
+	}()
+	<-begun
+	mustAsk(t, n.Node, request("anna", "erase", &events.AccountEraseRequested{}))
+	if err := <-ended; !errors.Is(err, feed.ErrErased) {
+		t.Errorf("the stream ended with %v", err)
+	}
+	mustAsk(t, n.Node, request("anna", "open again", &events.AccountOpenRequested{Plan: "test", Limit: -1}))
+	d := mustAsk(t, n.Node, capturing("anna", "2", "https://jobs.example.com/1"))
+	if s := told(t, n.Node, "anna", events.Position{}, func(s []uint64) bool { return len(s) > 0 }); !slices.Equal(s, []uint64{d.Position.Sequence}) {
+		t.Errorf("told %v, want %s", s, d.Position)
+	}
+}
+
+func firstError(ctx context.Context, n *node.Node, account string, after events.Position) error {
+	for _, err := range n.Events(ctx, account, after, nil) {
+		return err
+	}
+	return ctx.Err()
+}
+
+func TestAPositionThatTheLedgerDoesNotHave(t *testing.T) {
+	n := embedded(t)
+	open(t, n.Node, "anna", -1)
+	var beyond *feed.BeyondError
+	if err := firstError(within(t), n.Node, "anna", events.Position{Sequence: 99}); !errors.As(err, &beyond) || beyond.Head.Sequence != 1 {
+		t.Errorf("beyond the end: %v", err)
+	}
+}
+
+// TestAPositionThatIsPruned removes the first decisions, as an operator can.
+func TestAPositionThatIsPruned(t *testing.T) {
+	server := serve(t, 1)
+	n := start(t, node.Config{Dir: t.TempDir(), NATS: server.url, Decides: true})
+	open(t, n.Node, "anna", -1)
+	for i := range 3 {
+		mustAsk(t, n.Node, capturing("anna", fmt.Sprint(i), fmt.Sprintf("https://jobs.example.com/%d", i)))
+	}
+	connection, err := ledger.Connect(server.url, "test", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer connection.Close()
+	js, err := jetstream.New(connection)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(within(t), "DECISIONS_0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Purge(within(t), jetstream.WithPurgeSequence(3)); err != nil {
+		t.Fatal(err)
+	}
+	var pruned *feed.PrunedError
+	if err := firstError(within(t), n.Node, "anna", events.Position{}); !errors.As(err, &pruned) || pruned.First.Sequence != 3 {
+		t.Errorf("from the beginning: %v", err)
+	}
+	if s := told(t, n.Node, "anna", events.Position{Sequence: 2}, func(s []uint64) bool { return len(s) == 2 }); !slices.Equal(s, []uint64{3, 4}) {
+		t.Errorf("told %v", s)
+	}
+	open(t, n.Node, "late", -1) // of whom nothing is pruned
+	d := mustAsk(t, n.Node, capturing("late", "1", "https://jobs.example.com/1"))
+	if s := told(t, n.Node, "late", events.Position{}, func(s []uint64) bool { return len(s) > 0 }); !slices.Equal(s, []uint64{d.Position.Sequence}) {
+		t.Errorf("told %v", s)
+	}
+}
