@@ -64,6 +64,9 @@ func jetStream(t testing.TB, nc *nats.Conn) jetstream.JetStream {
 
 func newSubscriber(t testing.TB, config consumer.Config) *consumer.Subscriber {
 	t.Helper()
+	if config.CloseTimeout == 0 {
+		config.CloseTimeout = -1 // what a test has in hand in the end it acks no more
+	}
 	s, err := consumer.NewSubscriber(config)
 	if err != nil {
 		t.Fatal(err)

@@ -20,13 +20,18 @@ var ErrAhead = errors.New("the stream does not reach so far")
 type PrunedError struct {
 	Asked Position // the first one that was asked for
 	First Position // the first one that is there
-	Month Month    // whose archive has the one asked for; empty where no decision on an archive tells
+	Month Month    // whose archive has the one asked for; empty where the decision that archived it was pruned too, or none did
+
+	earliest Month // that the stream tells of as archived, if any
 }
 
 func (e *PrunedError) Error() string {
-	where := "no month that is archived in the stream has it: look for it in the archives of the months before"
-	if e.Month != "" {
-		where = fmt.Sprintf("the archive of %s has it", e.Month)
+	where := "no month was archived that has it"
+	switch {
+	case e.Month != "":
+		where = "the archive of " + string(e.Month) + " has it"
+	case e.earliest != "":
+		where = "the archive of a month before " + string(e.earliest) + " has it"
 	}
 	return fmt.Sprintf("position %s was pruned, the first that is there is %s; %s. Read the archive, and then start after %d",
 		e.Asked, e.First, where, e.First.Sequence-1)
@@ -93,18 +98,35 @@ func (s *Subscriber) check(ctx context.Context, stream string, after uint64) err
 		return err
 	}
 	e := &PrunedError{Asked: Position{Partition: partition, Sequence: after + 1}, First: Position{Partition: partition, Sequence: state.FirstSeq}}
-	for _, month := range told.archived {
-		if after+1 <= month.Last.Sequence && e.Month == "" {
-			e.Month = month.Month
+	e.find(told.archived)
+	return e
+}
+
+// find finds the month among those that are archived, in order. What is before the first of them is of a month before.
+func (e *PrunedError) find(months []archived) {
+	for i, m := range months {
+		if i == 0 {
+			e.earliest = m.Month
+		}
+		if e.Asked.Sequence <= m.at {
+			if i > 0 || m.First.Sequence <= e.Asked.Sequence {
+				e.Month = m.Month
+			}
+			return
 		}
 	}
-	return e
 }
 
 // told is what the decisions of a partition tell of what is not there.
 type told struct {
-	erased   uint64                  // messages that went with their accounts
-	archived []*events.MonthArchived // in order
+	erased   uint64     // messages that went with their accounts
+	archived []archived // in order
+}
+
+// archived is a month, and where in the stream it was closed: its archive goes up to there.
+type archived struct {
+	*events.MonthArchived
+	at uint64
 }
 
 func (s *Subscriber) tell(ctx context.Context, stream string, partition int) (told told, err error) {
@@ -138,7 +160,7 @@ func (s *Subscriber) tell(ctx context.Context, stream string, partition int) (to
 		case *events.AccountErased:
 			told.erased += uint64(b.Requests)
 		case *events.MonthArchived:
-			told.archived = append(told.archived, b)
+			told.archived = append(told.archived, archived{b, meta.Sequence.Stream})
 		}
 	}
 	return told, nil

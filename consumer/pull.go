@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	pullExpires   = time.Minute
-	pullHeartbeat = 15 * time.Second
-	pullStatuses  = 64 // that may wait beside the messages asked for
+	pullExpires   = 30 * time.Second
+	pullHeartbeat = 5 * time.Second // silence for twice that long, and the consumer is looked for
+	pullStatuses  = 64              // that may wait beside the messages asked for
 	closeTimeout  = time.Second
 )
 

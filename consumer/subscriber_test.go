@@ -197,7 +197,7 @@ func TestAHandlerHasTimeToFinishWhenItsSubscriberCloses(t *testing.T) {
 	}()
 	s.Close()
 	wantClosed(t, messages)
-	wantNext(t, subscribe(t, newSubscriber(t, config), "DECISIONS_0"), "0-2", 1)
+	wantNext(t, subscribe(t, newSubscriber(t, config), "DECISIONS_0"), "0-2", 1).Ack()
 }
 
 func TestClosedSubscriber(t *testing.T) {
