@@ -3,6 +3,7 @@ package consumer_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"runtime"
 	"strconv"
 	"strings"
@@ -112,14 +113,19 @@ func (d *decisions) decide(partition int, account string, body events.DecisionBo
 	if err != nil {
 		d.t.Fatal(err)
 	}
+	position := events.Position{Partition: partition, Sequence: stream.CachedInfo().State.LastSeq + 1}
+	d.publish(sealed(position, account, body))
+	return position
+}
+
+// sealed returns the message of a decision.
+func sealed(position events.Position, account string, body events.DecisionBody) *nats.Msg {
 	decision := events.Decision{
-		Position: events.Position{Partition: partition, Sequence: stream.CachedInfo().State.LastSeq + 1},
-		Account:  account, RequestID: "key one", Time: time.Date(2026, 11, 22, 17, 0, 0, 0, time.UTC), Body: body,
+		Position: position, Account: account, RequestID: "key one", Time: time.Date(2026, 11, 22, 17, 0, 0, 0, time.UTC), Body: body,
 	}
 	decision.Seal(events.Digest{})
 	m := decision.Message()
-	d.publish(&nats.Msg{Subject: m.Subject, Header: m.Header, Data: m.Data})
-	return decision.Position
+	return &nats.Msg{Subject: m.Subject, Header: m.Header, Data: m.Data}
 }
 
 func (d *decisions) publish(m *nats.Msg) {
@@ -211,4 +217,37 @@ func after(sequence uint64) func(context.Context, string) (consumer.Start, error
 
 func rest(d time.Duration) func(*message.Message, int) time.Duration {
 	return func(*message.Message, int) time.Duration { return d }
+}
+
+// exampleLedger is a ledger with one capture.
+func exampleLedger() (url string, stop func()) {
+	dir, err := os.MkdirTemp("", "jobtally-")
+	if err != nil {
+		panic(err)
+	}
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: dir, NoLog: true, NoSigs: true})
+	if err != nil {
+		panic(err)
+	}
+	s.Start()
+	nc, err := nats.Connect(s.ClientURL())
+	if err != nil {
+		panic(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		panic(err)
+	}
+	_, err = js.CreateStream(context.Background(), jetstream.StreamConfig{
+		Name: events.Decisions.Name(0), Subjects: events.Decisions.Subjects(0), Metadata: map[string]string{"jobtally_partitions": "1"},
+	})
+	if err != nil {
+		panic(err)
+	}
+	m := sealed(events.Position{Sequence: 1}, "anna", &events.JobCaptured{Job: events.Job{Title: "Engineer"}})
+	if _, err := js.PublishMsg(context.Background(), m); err != nil {
+		panic(err)
+	}
+	return s.ClientURL(), func() { s.Shutdown(); s.WaitForShutdown(); os.RemoveAll(dir) }
 }

@@ -25,6 +25,9 @@ const childRole = "CONSUMER_TEST_CHILD"
 func TestMain(m *testing.M) {
 	role := os.Getenv(childRole)
 	if role == "" {
+		for _, name := range []string{"API", "PROJECTOR", "OPERATOR", "CONSUMER"} { // for deploy/nats/jobtally.conf
+			os.Setenv("NATS_"+name+"_PASSWORD", `"secret"`)
+		}
 		os.Exit(m.Run())
 	}
 	err := map[string]func(args []string) error{"server": serve, "durable": consumeDurable, "kept": consumeKept}[role](os.Args[1:])

@@ -97,6 +97,7 @@ func TestANackedMessageComesAgainBeforeThoseBehindIt(t *testing.T) {
 }
 
 func TestAHandlerThatTakesLongerThanAckWaitKeepsItsMessage(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, startServer(t))
 	makeDecisions(t, nc, 1).capture(0, "anna", 2)
 	const wait = 400 * time.Millisecond
@@ -117,6 +118,7 @@ func TestAHandlerThatTakesLongerThanAckWaitKeepsItsMessage(t *testing.T) {
 }
 
 func TestSubscribersOfOneDurableShareItsMessagesInOrder(t *testing.T) {
+	t.Parallel()
 	const n, subscribers = 200, 3
 	server := startServer(t)
 	makeDecisions(t, connect(t, server), 1).capture(0, "anna", n)
@@ -309,6 +311,7 @@ type logged struct {
 func (l logged) Error(_ string, err error, _ watermill.LogFields) { l.errors <- err }
 
 func TestADeletedDurableEndsTheSubscriptionAndSaysSo(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, startServer(t))
 	d := makeDecisions(t, nc, 1)
 	log := logged{errors: make(chan error, 100)}

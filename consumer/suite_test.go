@@ -3,10 +3,6 @@ package consumer_test
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -48,58 +44,6 @@ func TestWatermillStressSuite(t *testing.T) {
 	features := tests.Features{ConsumerGroups: true, GuaranteedOrder: true, Persistent: true, ForceShort: true}
 	tests.TestPubSubStressTest(t, features,
 		func(t *testing.T) (message.Publisher, message.Subscriber) { return make(t, "suite") }, make)
-}
-
-// The server is killed twice while messages come and go, and starts again.
-func TestWatermillReconnect(t *testing.T) {
-	port, dir, pid := freePort(t), t.TempDir(), filepath.Join(t.TempDir(), "pid")
-	over := make(chan struct{})
-	ended := make(chan struct{})
-	ready := make(chan struct{}, 10)
-	go func() {
-		defer close(ended)
-		for {
-			c := startChild(t, "server", port, dir)
-			os.WriteFile(pid, fmt.Append(nil, c.Process.Pid), 0o600)
-			select {
-			case <-c.lines:
-				ready <- struct{}{}
-			case <-over:
-			}
-			select {
-			case <-c.lines: // closed: it was killed
-				c.Wait()
-			case <-over:
-				c.kill()
-				return
-			}
-		}
-	}()
-	t.Cleanup(func() { close(over); <-ended })
-	<-ready
-	nc, err := nats.Connect("nats://127.0.0.1:"+port, nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	features := tests.Features{
-		ConsumerGroups: true, GuaranteedOrder: true, Persistent: true,
-		RestartServiceCommand: []string{"sh", "-c", "kill -9 $(cat " + pid + ")"},
-	}
-	tests.TestReconnect(t, tests.TestContext{TestID: tests.NewTestID(), Features: features},
-		func(t *testing.T) (message.Publisher, message.Subscriber) {
-			return &publisher{js: jetStream(t, nc)}, subscriberOfSuite(t, nc, "suite")
-		})
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return fmt.Sprint(l.Addr().(*net.TCPAddr).Port)
 }
 
 // subscriberOfSuite is a Subscriber that makes the stream of a topic before the suite publishes to it.
