@@ -245,7 +245,7 @@ func exampleLedger() (url string, stop func()) {
 	if err != nil {
 		panic(err)
 	}
-	m := sealed(events.Position{Sequence: 1}, "anna", &events.JobCaptured{Job: events.Job{Title: "Engineer"}})
+	m := sealed(events.Position{Sequence: 1}, "anna", &events.JobCaptured{Job: events.Job{Title: "Engineer"}, Count: events.Count{Month: "2026-11"}})
 	if _, err := js.PublishMsg(context.Background(), m); err != nil {
 		panic(err)
 	}
