@@ -46,6 +46,8 @@ var house = map[string]struct {
 	"docs":                  {},
 	"client":                {},
 	"client/example":        {inside: []string{"client"}},
+	"consumer":              {inside: []string{"internal/events"}, alone: []string{"github.com/nats-io/", "github.com/ThreeDotsLabs/"}},
+	"consumer/example":      {inside: []string{"consumer"}, alone: []string{"github.com/nats-io/", "github.com/ThreeDotsLabs/", "github.com/prometheus/"}},
 }
 
 // pure are the packages that import the standard library only.
@@ -59,7 +61,7 @@ type listed struct {
 
 func packages(t *testing.T) (packages []listed) {
 	t.Helper()
-	out, err := exec.Command("go", "list", "-json=ImportPath,Name,Imports", "./client/...", "./cmd/...", "./docs", "./internal/...").Output()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Name,Imports", "./client/...", "./cmd/...", "./consumer/...", "./docs", "./internal/...").Output()
 	if err != nil {
 		t.Fatal(err)
 	}

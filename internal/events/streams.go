@@ -69,11 +69,6 @@ func OpeningsSubject(account string, partition int) string {
 	return subject(requestsSubject, partition, account, kindAccountOpen)
 }
 
-// JobsSubject returns the subject of the decisions on the jobs of an account, whatever their outcome.
-func JobsSubject(account string, partition int) string {
-	return subject(jobsSubject, partition, account, "*")
-}
-
 // AccountSubject returns the subject of the decisions on an account, its plan and its tokens; of those on all accounts of
 // the partition where it is *.
 func AccountSubject(account string, partition int) string {
