@@ -14,6 +14,7 @@ import (
 
 	"jobtally/internal/events"
 	"jobtally/internal/feed"
+	"jobtally/internal/near"
 )
 
 const (
@@ -78,7 +79,7 @@ func typeUnknown(ceType string, known []string) string {
 	for _, name := range known {
 		names = append(names, strings.TrimSuffix(name, ".v1"))
 	}
-	if best := nearest(ceType, names); best != "" {
+	if best := near.Name(ceType, names); best != "" {
 		return "is no type of event: did you mean " + best + "?"
 	}
 	return "is no type of event: there are " + strings.Join(known, ", ") + ", each also without its version"
