@@ -29,7 +29,7 @@ var house = map[string]struct {
 	"cmd/projector":         {inside: []string{"internal/archive", "internal/capture", "internal/cli", "internal/events", "internal/ledger", "internal/node", "internal/projections", "internal/replay", "internal/telemetry", "internal/token"}},
 	"internal/cli":          {alone: []string{"github.com/alecthomas/kong"}},
 	"internal/node":         {inside: []string{"internal/capture", "internal/events", "internal/ledger", "internal/projections", "internal/replay"}},
-	"internal/http":         {inside: []string{"docs", "internal/capture", "internal/contract", "internal/events", "internal/token"}, alone: []string{"github.com/labstack/echo"}},
+	"internal/http":         {inside: []string{"docs", "internal/capture", "internal/contract", "internal/events", "internal/token", "internal/webhook"}, alone: []string{"github.com/labstack/echo"}},
 	"internal/projections":  {inside: []string{"internal/capture", "internal/events"}, alone: []string{"github.com/mattn/go-sqlite3"}},
 	"internal/ledger":       {inside: []string{"internal/events"}, alone: []string{"github.com/nats-io/"}},
 	"internal/telemetry":    {inside: []string{"internal/events", "internal/node"}, alone: []string{"github.com/prometheus/", "go.opentelemetry.io/"}},
