@@ -75,7 +75,7 @@ func (a *api) webhookProblem(c echo.Context, err error) error {
 		return newProblem(codeWebhookNotFound, "")
 	case errors.Is(err, events.ErrUnknownOutcome):
 		a.logFailure(c, err)
-		return newProblem(codeWebhooksUnavailable, "it is not known whether the webhook was changed: read it before the request is sent again")
+		return newProblem(codeOutcomeUnknown, "it is not known whether the webhook was changed: read it before you send the request again")
 	case errors.Is(err, events.ErrUnavailable):
 		a.logFailure(c, err)
 		return newProblem(codeWebhooksUnavailable, "")
@@ -266,6 +266,9 @@ func (a *api) deleteWebhook(c echo.Context, relay *Webhooks) error {
 		return err
 	}
 	if _, err := a.ifWebhookVersion(c, relay); err != nil {
+		return err
+	}
+	if err := a.recordable(c); err != nil {
 		return err
 	}
 	if err := relay.Remove(c.Request().Context(), callOf(c).account, c.Param("id")); err != nil {

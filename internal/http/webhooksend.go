@@ -90,6 +90,9 @@ func (a *api) postWebhookTest(c echo.Context, relay *Webhooks) error {
 	if err != nil {
 		return err
 	}
+	if err := a.recordable(c); err != nil {
+		return err
+	}
 	if !a.tests.begin(e.ID) {
 		return newProblem(codeWebhookTestRunning, "")
 	}
