@@ -44,7 +44,7 @@ func (h *hooks) create(_ context.Context, account, url, description string, type
 	defer h.mu.Unlock()
 	h.changes++
 	if !strings.HasPrefix(url, "https:") {
-		return webhook.Endpoint{}, &webhook.URLError{Reason: "must be https"}
+		return webhook.Endpoint{}, &webhook.URLError{Reason: "it does not begin with https://"}
 	}
 	if len(h.endpoints) == webhook.MaxPerAccount {
 		return webhook.Endpoint{}, webhook.ErrTooMany

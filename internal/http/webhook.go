@@ -66,7 +66,7 @@ func (a *api) webhookProblem(c echo.Context, err error) error {
 	var url *webhook.URLError
 	switch {
 	case errors.As(err, &url):
-		return invalidFields([]fieldError{{"url", url.Reason}})
+		return invalidFields([]fieldError{{"url", "cannot be used: " + url.Reason}})
 	case errors.Is(err, webhook.ErrTooMany):
 		return newProblem(codeTooManyWebhooks, "")
 	case errors.Is(err, webhook.ErrVersion):

@@ -47,7 +47,7 @@ func TestWebhookThatIsNotValid(t *testing.T) {
 		`{}`:                           "url is missing",
 		`{"url":null}`:                 "url must be a string, not null",
 		`{"url":""}`:                   "url must be a URL, such as https://example.com/hooks",
-		`{"url":"http://example.com"}`: "url must be https",
+		`{"url":"http://example.com"}`: "url cannot be used: it does not begin with https://",
 		`{"url":"https://example.com/` + n.gone.Reveal() + `"}`:                                 "url must not have a token in it: everybody could read that",
 		`{"url":"https://example.com/` + strings.Repeat("a", 2048) + `"}`:                       "url must have at most 2048 characters, not 2068",
 		`{"url":"https://example.com","uri":1}`:                                                 "uri is not a field of a webhook; did you mean url?",

@@ -130,7 +130,7 @@ func formOfDelivery(d *webhook.Delivery) *deliveryForm {
 		MessageID: d.MessageID, Type: d.Type, Cause: d.Cause, Attempt: d.Attempt, At: formatTime(d.At), DurationMS: d.Duration.Milliseconds(),
 		Status: d.Status, Outcome: d.Outcome, Error: d.Error, NextAttempt: timeOrNothing(d.NextAttempt),
 	}
-	if d.Position != (events.Position{}) {
+	if d.Position.Sequence > 0 {
 		form.Position = &d.Position
 	}
 	return form
