@@ -1,0 +1,157 @@
+package consumer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// The answers to a message of a durable consumer.
+var (
+	ack        = []byte("+ACK")
+	nak        = []byte("-NAK")
+	inProgress = []byte("+WPI")
+)
+
+// openDurable finds the durable consumer, or makes it where it was never found.
+func (w *worker) openDurable(ctx context.Context) error {
+	name := w.s.config.Durable
+	found, err := w.s.js.Consumer(ctx, w.stream, name)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) && !w.begun {
+		found, err = w.makeDurable(ctx)
+	}
+	if err != nil {
+		err = lacksRight(w.s.config.Conn, "CONSUMER.INFO."+w.stream, err)
+		return deleted("the durable consumer "+name, fmt.Errorf("durable consumer %s of %s: %w", name, w.stream, err))
+	}
+	config := found.CachedInfo().Config
+	if err := w.fit(config); err != nil {
+		return err
+	}
+	w.begun = true
+	w.beat = config.AckWait / 3
+	w.pull, err = newPull(w.s.config.Conn, w.s.prefix()+"CONSUMER.MSG.NEXT."+w.stream+"."+name, name, 1)
+	return err
+}
+
+// makeDurable makes the consumer that keeps the order: of one message at a time, until that is acknowledged.
+func (w *worker) makeDurable(ctx context.Context) (jetstream.Consumer, error) {
+	config := jetstream.ConsumerConfig{
+		Durable: w.s.config.Durable, FilterSubjects: w.filters(),
+		AckPolicy: jetstream.AckExplicitPolicy, AckWait: w.s.config.AckWait, MaxAckPending: 1, MaxDeliver: -1,
+	}
+	start, err := w.s.config.Start(ctx, w.stream)
+	if err != nil {
+		return nil, fmt.Errorf("where to start: %w", err)
+	}
+	switch start.kind {
+	case fromNow:
+		config.DeliverPolicy = jetstream.DeliverNewPolicy
+	case fromAfter:
+		if err := w.s.checkStart(ctx, w.stream, start.sequence); err != nil {
+			return nil, err
+		}
+		config.DeliverPolicy, config.OptStartSeq = jetstream.DeliverByStartSequencePolicy, start.sequence+1
+	}
+	made, err := w.s.js.CreateConsumer(ctx, w.stream, config)
+	if errors.Is(err, jetstream.ErrConsumerExists) { // another was first
+		return w.s.js.Consumer(ctx, w.stream, w.s.config.Durable)
+	}
+	return made, lacksRight(w.s.config.Conn, "CONSUMER.CREATE."+w.stream, err)
+}
+
+// fit returns ErrUnfit unless a consumer keeps the order, skips nothing, and has what is wanted.
+func (w *worker) fit(config jetstream.ConsumerConfig) error {
+	filters := config.FilterSubjects
+	if config.FilterSubject != "" {
+		filters = []string{config.FilterSubject}
+	}
+	why := ""
+	switch wanted := w.filters(); {
+	case config.AckPolicy != jetstream.AckExplicitPolicy:
+		why = "its ack policy is " + config.AckPolicy.String() + ", and has to be explicit"
+	case config.MaxAckPending != 1:
+		why = fmt.Sprintf("its max ack pending is %d, and has to be 1: with more the order does not survive a crash", config.MaxAckPending)
+	case config.MaxDeliver > 0:
+		why = fmt.Sprintf("its max deliver is %d, and has to be -1: it would skip a message after so many deliveries", config.MaxDeliver)
+	case len(wanted) > 0 && !sameSubjects(wanted, filters):
+		why = fmt.Sprintf("it has the filters %v, not %v; filters are fixed when it is made", filters, wanted)
+	}
+	if why == "" {
+		return nil
+	}
+	return fmt.Errorf("%w: %s of %s: %s", ErrUnfit, w.s.config.Durable, w.stream, why)
+}
+
+func sameSubjects(a, b []string) bool {
+	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
+}
+
+// filters returns the filters for the stream: with its partition for the * of theirs.
+func (w *worker) filters() (filters []string) {
+	for _, filter := range w.s.config.Filters {
+		root, rest, _ := strings.Cut(filter, ".*.")
+		if p, ok := partitionOf(w.stream); ok && rest != "" && !strings.Contains(root, ".") {
+			filter = root + "." + strconv.Itoa(p) + "." + rest
+		}
+		filters = append(filters, filter)
+	}
+	return filters
+}
+
+// prefix is what the subjects of questions to JetStream begin with.
+func (s *Subscriber) prefix() string {
+	if s.config.Domain == "" {
+		return jetstream.DefaultAPIPrefix
+	}
+	return "$JS." + s.config.Domain + ".API."
+}
+
+// deliver hands out a message of the durable consumer, and answers it.
+func (w *worker) deliver(ctx context.Context, m *nats.Msg) error {
+	meta, err := m.Metadata()
+	if err != nil {
+		return err
+	}
+	msg := newMessage(m, meta, int(meta.NumDelivered))
+	switch w.hand(ctx, msg, w.beat, func() { m.Respond(inProgress) }) {
+	case acked:
+		return w.answer(ctx, m, ack)
+	case nacked:
+		if ctx.Err() == nil {
+			return w.answer(ctx, m, nakAfter(w.s.config.Delay(msg, int(meta.NumDelivered))))
+		}
+	}
+	return w.answer(ctx, m, nak) // for another, or a later subscriber, at once
+}
+
+func nakAfter(delay time.Duration) []byte {
+	if delay <= 0 {
+		return nak
+	}
+	return fmt.Appendf(nil, `%s {"delay":%d}`, nak, delay)
+}
+
+// answer answers a message. While the connection is lost it tries again: without an answer the server would hold up the
+// partition for AckWait, and then deliver a message again that was acked.
+func (w *worker) answer(ctx context.Context, m *nats.Msg, answer []byte) error {
+	for giveUp := time.Now().Add(3 * w.beat); ; sleep(ctx, firstRest) {
+		err := m.Respond(answer)
+		if err == nil || ctx.Err() != nil || errors.Is(err, nats.ErrConnectionClosed) || time.Now().After(giveUp) {
+			return err
+		}
+	}
+}
+
+func partitionOf(stream string) (partition int, ok bool) {
+	_, number, _ := strings.Cut(stream, "_")
+	partition, err := strconv.Atoi(number)
+	return partition, err == nil
+}

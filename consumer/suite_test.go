@@ -1,0 +1,69 @@
+package consumer_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/ThreeDotsLabs/watermill/pubsub/tests"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"jobtally/consumer"
+)
+
+// TestWatermillSuite holds the Subscriber to what watermill asks of any.
+func TestWatermillSuite(t *testing.T) {
+	nc := connect(t, startServer(t))
+	make := func(t *testing.T, durable string) (message.Publisher, message.Subscriber) {
+		return &publisher{js: jetStream(t, nc)}, subscriberOfSuite(t, nc, durable)
+	}
+	tests.TestPubSub(t, features,
+		func(t *testing.T) (message.Publisher, message.Subscriber) { return make(t, "suite") }, make)
+}
+
+var features = tests.Features{
+	ConsumerGroups:  true,
+	GuaranteedOrder: true,
+	Persistent:      true,
+}
+
+// subscriberOfSuite is a Subscriber that makes the stream of a topic before the suite publishes to it.
+func subscriberOfSuite(t *testing.T, nc *nats.Conn, durable string) message.Subscriber {
+	return withStreams{t, nc, newSubscriber(t, consumer.Config{
+		Conn: nc, Durable: durable, CloseTimeout: 50 * time.Millisecond,
+		Delay: func(*message.Message, int) time.Duration { return 0 },
+	})}
+}
+
+type withStreams struct {
+	t  *testing.T
+	nc *nats.Conn
+	*consumer.Subscriber
+}
+
+func (s withStreams) SubscribeInitialize(topic string) error {
+	_, err := jetStream(s.t, s.nc).CreateOrUpdateStream(context.Background(), jetstream.StreamConfig{Name: topic, Subjects: []string{topic}})
+	return err
+}
+
+// publisher publishes to the stream that is called as the topic, in the form of decisions.
+type publisher struct{ js jetstream.JetStream }
+
+func (p *publisher) Publish(topic string, messages ...*message.Message) error {
+	var errs []error
+	for _, msg := range messages {
+		m := nats.NewMsg(topic)
+		for name, value := range msg.Metadata {
+			m.Header[name] = []string{value}
+		}
+		m.Header["ce-id"], m.Data = []string{msg.UUID}, msg.Payload
+		_, err := p.js.PublishMsg(context.Background(), m)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (p *publisher) Close() error { return nil }
