@@ -32,6 +32,8 @@ type Operator struct {
 	running string // the data directory of the service that was found running, or empty
 	foreign bool   // whether the server is part of a running service, which alone sees to its files
 	close   func() error
+
+	connectAgain func(name string) (*ledger.Connection, error) // to the ledger's server
 }
 
 // Dial opens the access. With cfg.NATS it connects to that server; else it finds the service running on cfg.Dir, and
@@ -63,7 +65,7 @@ func Dial(ctx context.Context, cfg Config) (*Operator, error) {
 	if !n.awaitFolding(ctx)() {
 		return nil, errors.Join(ctx.Err(), n.Close())
 	}
-	return &Operator{Ledger: n.Ledger, close: n.Close}, nil
+	return &Operator{Ledger: n.Ledger, close: n.Close, connectAgain: n.connectAgain}, nil
 }
 
 func dialServer(ctx context.Context, cfg Config, url string) (*Operator, error) {
@@ -78,6 +80,7 @@ func dialServer(ctx context.Context, cfg Config, url string) (*Operator, error) 
 	}
 	return &Operator{
 		Ledger: l, foreign: ledger.IsEmbedded(connection), close: func() error { l.Close(); connection.Close(); return nil },
+		connectAgain: func(name string) (*ledger.Connection, error) { return ledger.Connect(url, name, cfg.Log) },
 	}, nil
 }
 

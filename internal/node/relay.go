@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -128,4 +129,37 @@ func openRelay(ctx context.Context, l *ledger.Ledger, connection *ledger.Connect
 		Conn: connection, Partitions: l.Partitions, Replicas: l.Replicas, Folded: folded, Erasures: erasures,
 		Allow: cfg.Allow, RootCAs: cfg.RootCAs, Log: cfg.Log, Observer: cfg.Observer,
 	})
+}
+
+// Relay opens the relay of the ledger for an operator, who manages what is there, and has things sent at once. It is closed
+// with the access.
+func (o *Operator) Relay(ctx context.Context, cfg RelayConfig) (*relay.Relay, error) {
+	connection, err := o.connectAgain("jobtally operator")
+	if err != nil {
+		return nil, err
+	}
+	registersNone := func(int) uint64 { return 0 }
+	opened, err := openRelay(ctx, o.Ledger, connection, registersNone, o.erasures, cfg)
+	if err != nil {
+		connection.Close()
+		return nil, err
+	}
+	closeLedger := o.close
+	o.close = func() error {
+		err := opened.Close()
+		connection.Close()
+		return errors.Join(err, closeLedger())
+	}
+	return opened, nil
+}
+
+// erasures returns the decisions that erased an account, in order, from the ledger.
+func (o *Operator) erasures(ctx context.Context, account string) (of []events.Decision, err error) {
+	p := events.PartitionOf(account, o.Ledger.Partitions)
+	heads, err := o.Ledger.Heads(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	all, err := o.Ledger.Erasures(ctx, p, heads.Decisions)
+	return slices.DeleteFunc(all, func(d events.Decision) bool { return d.Account != account }), err
 }
