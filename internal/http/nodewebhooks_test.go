@@ -49,7 +49,7 @@ func (h *hooks) create(_ context.Context, account, url, description string, type
 	if len(h.endpoints) == webhook.MaxPerAccount {
 		return webhook.Endpoint{}, webhook.ErrTooMany
 	}
-	h.add(account, fmt.Sprintf("wh_%d", len(h.endpoints)+1))
+	h.add(account, fmt.Sprintf("wh_%s%c", strings.Repeat("a", 19), 'a'+len(h.endpoints)))
 	e := &h.endpoints[len(h.endpoints)-1]
 	e.URL, e.Description, e.Types = url, description, types
 	return *e, nil

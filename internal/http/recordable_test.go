@@ -29,7 +29,7 @@ var recording = map[string][2]string{
 	"POST " + testWebhook + "/test":   {},
 }
 
-const testWebhook = webhooksPath + "/wh_1"
+const testWebhook = webhooksPath + "/wh_aaaaaaaaaaaaaaaaaaaa"
 
 const testJob = "job_aaaaaaaaaaaaaaaaaaaaaaaa"
 
@@ -63,7 +63,7 @@ func TestNothingIsRecordedForATokenThatWasRevokedMeanwhile(t *testing.T) {
 				if body[0] != "" {
 					headers = append(headers, "Content-Type: "+body[0])
 				}
-				n.hooks.add("bob", "wh_1")
+				n.hooks.add("bob", "wh_aaaaaaaaaaaaaaaaaaaa")
 				n.send(t, method, path, body[1], headers...).wantsProblem(t, gone.want)
 				if len(n.requests) != 5 {
 					t.Errorf("recorded %+v", n.requests[5:])

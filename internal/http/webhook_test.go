@@ -17,13 +17,13 @@ const postedWebhook = `"url":"https://example.com/hooks","types":["jobtally.job.
 func TestWebhookIsRegisteredAndShownWithoutItsSecret(t *testing.T) {
 	n := newNode(t)
 	x := n.send(t, "POST", webhooksPath, `{"url":"https://example.com/hooks","types":["jobtally.job.captured"],"description":" to the chat "}`)
-	x.wants(t, 201, `{"id":"wh_1",`+postedWebhook+`,"version":1,"secret":"`+secretOfTest+`"}`)
-	x.wantsHeader(t, "Location: /api/webhooks/wh_1", `Etag: "1"`, "Cache-Control: no-store")
+	x.wants(t, 201, `{"id":"wh_aaaaaaaaaaaaaaaaaaaa",`+postedWebhook+`,"version":1,"secret":"`+secretOfTest+`"}`)
+	x.wantsHeader(t, "Location: /api/webhooks/wh_aaaaaaaaaaaaaaaaaaaa", `Etag: "1"`, "Cache-Control: no-store")
 
 	t.Log("no other answer has the secret")
-	n.send(t, "GET", webhooksPath, "").wants(t, 200, `{"webhooks":[{"id":"wh_1",`+postedWebhook+`,"version":1}]}`)
+	n.send(t, "GET", webhooksPath, "").wants(t, 200, `{"webhooks":[{"id":"wh_aaaaaaaaaaaaaaaaaaaa",`+postedWebhook+`,"version":1}]}`)
 	x = n.send(t, "GET", testWebhook, "")
-	x.wants(t, 200, `{"id":"wh_1",`+postedWebhook+`,"version":1,"progress":{"pending":3,"delivered":"0-7","attempts":2,"consecutive_failures":2,`+
+	x.wants(t, 200, `{"id":"wh_aaaaaaaaaaaaaaaaaaaa",`+postedWebhook+`,"version":1,"progress":{"pending":3,"delivered":"0-7","attempts":2,"consecutive_failures":2,`+
 		`"failing_since":"2024-01-15T09:00:00.000Z","circuit":"open","poisoned":1}}`)
 	x.wantsHeader(t, `Etag: "1"`, "Cache-Control: no-store")
 	if strings.Contains(n.log.String(), secretOfTest) {
@@ -42,7 +42,7 @@ func TestWebhookIsRegisteredAndShownWithoutItsSecret(t *testing.T) {
 
 func TestWebhookThatIsNotValid(t *testing.T) {
 	n := newNode(t)
-	n.hooks.add("anna", "wh_1")
+	n.hooks.add("anna", "wh_aaaaaaaaaaaaaaaaaaaa")
 	for body, want := range map[string]string{
 		`{}`:                           "url is missing",
 		`{"url":null}`:                 "url must be a string, not null",
@@ -90,36 +90,36 @@ func TestWebhookThatIsNotValid(t *testing.T) {
 
 func TestWebhookChangesWhileItHasTheVersion(t *testing.T) {
 	n := newNode(t)
-	n.hooks.add("anna", "wh_1")
+	n.hooks.add("anna", "wh_aaaaaaaaaaaaaaaaaaaa")
 	x := n.send(t, "PATCH", testWebhook, `{"enabled":false,"types":null,"description":"x"}`, `If-Match: "1"`, "Content-Type: "+mergePatchContentType)
 	x.wantsHeader(t, `Etag: "2"`, "Accept-Patch: application/merge-patch+json, application/json")
-	x.wants(t, 200, `{"id":"wh_1","url":"https://example.com/hooks","types":[],"description":"x","state":"disabled",…`)
+	x.wants(t, 200, `{"id":"wh_aaaaaaaaaaaaaaaaaaaa","url":"https://example.com/hooks","types":[],"description":"x","state":"disabled",…`)
 	said := n.send(t, "PATCH", testWebhook, `{"enabled":true}`, `If-Match: "1"`).wantsProblem(t, codeWebhookChanged)
 	if !strings.Contains(said, `"version":2`) {
 		t.Error(said)
 	}
 	n.send(t, "DELETE", testWebhook, "", `If-Match: "1"`).wantsProblem(t, codeWebhookChanged)
 	n.send(t, "DELETE", testWebhook, "", `If-Match: x`).wantsProblem(t, codeInvalidETag)
-	n.send(t, "PATCH", testWebhook, `{"description":null}`, `If-Match: "7", "2"`).wants(t, 200, `{"id":"wh_1",…`)
+	n.send(t, "PATCH", testWebhook, `{"description":null}`, `If-Match: "7", "2"`).wants(t, 200, `{"id":"wh_aaaaaaaaaaaaaaaaaaaa",…`)
 	n.send(t, "DELETE", testWebhook, "", `If-Match: "3"`).wants(t, 204, "")
 	n.send(t, "DELETE", testWebhook, "").wantsProblem(t, codeWebhookNotFound)
 }
 
 func TestWebhookSecretIsRotated(t *testing.T) {
 	n := newNode(t)
-	n.hooks.add("anna", "wh_1")
+	n.hooks.add("anna", "wh_aaaaaaaaaaaaaaaaaaaa")
 	other := "whsec_" + strings.Repeat("B", 43) + "="
 	x := n.send(t, "POST", testWebhook+"/secret", "{}")
-	x.wants(t, 200, `{"id":"wh_1","secret":"`+other+`","previous_expires_at":"2024-01-16T00:00:00.000Z","version":2}`)
+	x.wants(t, 200, `{"id":"wh_aaaaaaaaaaaaaaaaaaaa","secret":"`+other+`","previous_expires_at":"2024-01-16T00:00:00.000Z","version":2}`)
 	x.wantsHeader(t, "Cache-Control: no-store", `Etag: "2"`)
-	n.send(t, "POST", testWebhook+"/secret", `{"keep_seconds":60}`).wants(t, 200, `{"id":"wh_1","secret":"`+other+`","previous_expires_at":"2024-01-15T00:01:00.000Z","version":3}`)
-	n.send(t, "POST", testWebhook+"/secret", `{"keep_seconds":0}`).wants(t, 200, `{"id":"wh_1","secret":"`+other+`","version":4}`)
+	n.send(t, "POST", testWebhook+"/secret", `{"keep_seconds":60}`).wants(t, 200, `{"id":"wh_aaaaaaaaaaaaaaaaaaaa","secret":"`+other+`","previous_expires_at":"2024-01-15T00:01:00.000Z","version":3}`)
+	n.send(t, "POST", testWebhook+"/secret", `{"keep_seconds":0}`).wants(t, 200, `{"id":"wh_aaaaaaaaaaaaaaaaaaaa","secret":"`+other+`","version":4}`)
 }
 
 // One handler answers both calls, as one server does.
 func TestOneTestOfAWebhookAtATime(t *testing.T) {
 	n := newNode(t)
-	n.hooks.add("anna", "wh_1")
+	n.hooks.add("anna", "wh_aaaaaaaaaaaaaaaaaaaa")
 	handler := NewHandler(Config{Backend: n.Backend, Now: func() time.Time { return n.now }})
 	begun, end := make(chan struct{}), make(chan struct{})
 	n.hooks.sent = func() { close(begun); <-end }
@@ -137,8 +137,8 @@ func TestOneTestOfAWebhookAtATime(t *testing.T) {
 
 func TestDeliveriesInPages(t *testing.T) {
 	n := newNode(t)
-	n.hooks.add("anna", "wh_1")
-	n.hooks.add("anna", "wh_2")
+	n.hooks.add("anna", "wh_aaaaaaaaaaaaaaaaaaaa")
+	n.hooks.add("anna", "wh_aaaaaaaaaaaaaaaaaaab")
 	for i := range 5 {
 		n.hooks.deliveries = append(n.hooks.deliveries, webhook.Delivery{
 			Sequence: uint64(10 * (i + 1)), MessageID: fmt.Sprintf("0-%d", i+6), Position: events.Position{Sequence: uint64(i + 6)}, Type: events.TypeJobCaptured,
@@ -158,7 +158,7 @@ func TestDeliveriesInPages(t *testing.T) {
 		t.Errorf("the pages have %s", got)
 	}
 	next := nextOf(n.send(t, "GET", testWebhook+"/deliveries?limit=2", ""))
-	n.send(t, "GET", strings.Replace(next, "wh_1", "wh_2", 1), "").wantsProblem(t, codeInvalidRequest)
+	n.send(t, "GET", strings.Replace(next, "wh_aaaaaaaaaaaaaaaaaaaa", "wh_aaaaaaaaaaaaaaaaaaab", 1), "").wantsProblem(t, codeInvalidRequest)
 }
 
 func TestWebhooksWithoutARelay(t *testing.T) {
