@@ -16,11 +16,9 @@ import (
 )
 
 const (
-	// ackWait is how long after its last sign of life a relay that holds a message counts as dead.
-	ackWait = 30 * time.Second
-	// KeepSecret is for how long a secret that was rotated signs too, unless another time is asked for; KeepSecretMost the
-	// longest that can be.
-	KeepSecret     = 24 * time.Hour
+	// ackWait is how long after its last sign of life a relay that holds a message counts as dead. It gives three in that time.
+	ackWait = 10 * time.Second
+	// KeepSecretMost is the longest that a secret that was rotated signs too.
 	KeepSecretMost = 7 * 24 * time.Hour
 
 	changeTries = 5 // of a change on any version
@@ -92,6 +90,9 @@ func (r *Relay) List(ctx context.Context, account string) ([]webhook.Endpoint, e
 	return r.list(ctx, account+".*")
 }
 
+// All returns the endpoints of all accounts, by account, and then as List does.
+func (r *Relay) All(ctx context.Context) ([]webhook.Endpoint, error) { return r.list(ctx, "*.*") }
+
 // list returns the endpoints of the keys that a filter means.
 func (r *Relay) list(ctx context.Context, filter string) (all []webhook.Endpoint, err error) {
 	keys, err := counts(ctx, r.store.bucket, bucketSubject+filter)
@@ -113,7 +114,7 @@ func (r *Relay) list(ctx context.Context, filter string) (all []webhook.Endpoint
 		all = append(all, e)
 	}
 	slices.SortFunc(all, func(a, b webhook.Endpoint) int {
-		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), strings.Compare(a.ID, b.ID))
+		return cmp.Or(strings.Compare(a.Account, b.Account), a.CreatedAt.Compare(b.CreatedAt), strings.Compare(a.ID, b.ID))
 	})
 	return all, nil
 }
@@ -193,19 +194,19 @@ func (r *Relay) startAfresh(ctx context.Context, e *webhook.Endpoint) error {
 	return r.setProgress(ctx, e, progressRecord{Done: p.Done, LastSuccess: p.LastSuccess})
 }
 
-// Rotate gives an endpoint a new secret. The one before signs too for as long as it is to be kept: 0 means KeepSecret, and
-// longer than KeepSecretMost is an error. Any older one signs no more.
+// Rotate gives an endpoint a new secret. The one before signs too for as long as it is to be kept, which is not at all with
+// 0, and no longer than KeepSecretMost. Any older one signs no more.
 func (r *Relay) Rotate(ctx context.Context, account, id string, keep time.Duration) (webhook.Endpoint, error) {
 	if keep < 0 || keep > KeepSecretMost {
 		return webhook.Endpoint{}, fmt.Errorf("a secret is kept for %s at most", KeepSecretMost)
 	}
-	if keep == 0 {
-		keep = KeepSecret
-	}
 	return r.change(ctx, account, id, 0, func(e *webhook.Endpoint) {
 		before := e.Secrets[0]
-		before.ExpiresAt = r.cfg.Now().UTC().Add(keep)
-		e.Secrets = []webhook.Secret{newSecret(), before}
+		e.Secrets = []webhook.Secret{newSecret()}
+		if keep > 0 {
+			before.ExpiresAt = r.cfg.Now().UTC().Add(keep)
+			e.Secrets = append(e.Secrets, before)
+		}
 	})
 }
 

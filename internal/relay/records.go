@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"jobtally/internal/events"
@@ -112,12 +113,16 @@ func (r *Relay) setProgress(ctx context.Context, e *webhook.Endpoint, p progress
 	return r.store.put(ctx, keyOf(e.Account, e.ID)+progressSuffix, &p)
 }
 
-func (record *deliveryRecord) delivery(sequence uint64, partition int) webhook.Delivery {
+func deliveryOf(data []byte, sequence uint64, partition int) (webhook.Delivery, error) {
+	var record deliveryRecord
+	if err := json.Unmarshal(data, &record); err != nil {
+		return webhook.Delivery{}, fmt.Errorf("the log of deliveries cannot be read: %w", err)
+	}
 	return webhook.Delivery{
 		Sequence: sequence, MessageID: record.MessageID, Position: events.Position{Partition: partition, Sequence: record.Position},
 		Type: record.Type, Cause: record.Cause, Attempt: record.Attempt, At: record.At, Duration: record.Duration,
 		Status: record.Status, Error: record.Error, Outcome: record.Outcome, NextAttempt: record.NextAttempt,
-	}
+	}, nil
 }
 
 func recordOf(d *webhook.Delivery) *deliveryRecord {

@@ -178,21 +178,77 @@ func (s *store) forgetBefore(ctx context.Context, key string, revision uint64) e
 
 // forget has the server write over the messages under a subject before a sequence.
 func forget(ctx context.Context, stream jetstream.Stream, subject string, before uint64) error {
-	for from := uint64(1); ; {
-		raw, err := next(ctx, stream, subject, from)
-		if errors.Is(err, events.ErrNotFound) || err == nil && raw.Sequence >= before {
-			return nil
+	var due []uint64
+	err := scan(ctx, stream, subject, before, func(m jetstream.Msg, sequence uint64) error {
+		due = append(due, sequence)
+		return nil
+	})
+	for _, sequence := range due {
+		if err := erase(ctx, stream, sequence); err != nil {
+			return err
 		}
+	}
+	return err
+}
+
+// erase has the server write over a message. One that is gone is as good: of that the server has one code where the whole
+// block is gone, and where its disk failed it.
+func erase(ctx context.Context, stream jetstream.Stream, sequence uint64) error {
+	err := stream.SecureDeleteMsg(ctx, sequence)
+	if err == nil || errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil
+	}
+	if _, gone := stream.GetMsg(ctx, sequence); errors.Is(gone, jetstream.ErrMsgNotFound) {
+		return nil
+	}
+	return unavailable("delete", err)
+}
+
+// scan hands over the messages under a subject before a sequence, in order.
+func scan(ctx context.Context, stream jetstream.Stream, subject string, before uint64, each func(jetstream.Msg, uint64) error) error {
+	there, err := counts(ctx, stream, subject)
+	if err != nil || len(there) == 0 {
+		return err
+	}
+	reader, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{FilterSubjects: []string{subject}})
+	if err != nil {
+		return unavailable("read", err)
+	}
+	defer letGo(stream, reader)
+	messages, err := reader.Messages()
+	if err != nil {
+		return unavailable("read", err)
+	}
+	defer messages.Stop()
+	for {
+		m, err := nextWithin(ctx, messages)
+		if err != nil {
+			return unavailable("read", err)
+		}
+		meta, err := m.Metadata()
 		if err != nil {
 			return err
 		}
-		if err := stream.SecureDeleteMsg(ctx, raw.Sequence); err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
-			if _, err := next(ctx, stream, subject, raw.Sequence); !errors.Is(err, events.ErrNotFound) {
-				return unavailable("delete", err)
-			}
+		if meta.Sequence.Stream >= before {
+			return nil
 		}
-		from = raw.Sequence + 1
+		if err := each(m, meta.Sequence.Stream); err != nil || meta.NumPending == 0 {
+			return err
+		}
 	}
+}
+
+func nextWithin(ctx context.Context, messages jetstream.MessagesContext) (jetstream.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	return messages.Next(jetstream.NextContext(ctx))
+}
+
+// letGo deletes the consumer of a reader that ended. Left to itself the server would keep it for five minutes.
+func letGo(stream jetstream.Stream, reader jetstream.Consumer) {
+	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	defer cancel()
+	stream.DeleteConsumer(ctx, reader.CachedInfo().Name) // one that is not reached goes by itself
 }
 
 // counts returns how many messages there are under each subject that a filter means.

@@ -10,17 +10,14 @@ import (
 	"jobtally/internal/webhook"
 )
 
-const (
-	urlAtMost         = 2048 // bytes
-	descriptionAtMost = 256  // bytes; the API refuses what is longer before it comes here
-)
+const urlAtMost = 2048 // bytes
 
 // checkURL returns a *webhook.URLError unless events may be sent to a URL, as far as can be seen without asking anybody.
 // Where its name leads is looked at with each connection.
 func (g *guard) checkURL(text string) error {
 	refuse := func(format string, args ...any) error { return &webhook.URLError{Reason: fmt.Sprintf(format, args...)} }
 	if len(text) > urlAtMost {
-		return refuse("it has %d bytes; at most %d are taken", len(text), urlAtMost)
+		return refuse("it has %d bytes, and may have %d", len(text), urlAtMost)
 	}
 	u, err := url.Parse(text)
 	if err != nil {
@@ -28,7 +25,7 @@ func (g *guard) checkURL(text string) error {
 	}
 	switch {
 	case u.Scheme != "https" && u.Scheme != "http":
-		return refuse("it begins with https://")
+		return refuse("it does not begin with https://")
 	case u.Opaque != "" || u.Hostname() == "":
 		return refuse("it names no host; it looks like https://example.com/hooks")
 	case u.User != nil:
