@@ -145,6 +145,7 @@ type progressReport struct {
 	LastSuccess         string `json:"last_success,omitempty"`
 	Circuit             string `json:"circuit"`
 	Poisoned            uint64 `json:"poisoned"`
+	WaitsFor            string `json:"waits_for,omitempty"`
 }
 
 func reportOfWebhook(e *webhook.Endpoint) webhookReport {
@@ -161,7 +162,7 @@ func reportOfWebhook(e *webhook.Endpoint) webhookReport {
 func reportOfProgress(p *webhook.Progress) *progressReport {
 	report := &progressReport{
 		Pending: p.Pending, Attempts: p.Attempts, ConsecutiveFailures: p.ConsecutiveFailures, FailingSince: timeOrNothing(p.FailingSince),
-		NextAttempt: timeOrNothing(p.NextAttempt), LastSuccess: timeOrNothing(p.LastSuccess), Circuit: circuit(p), Poisoned: p.Poisoned,
+		NextAttempt: timeOrNothing(p.NextAttempt), LastSuccess: timeOrNothing(p.LastSuccess), Circuit: circuit(p), Poisoned: p.Poisoned, WaitsFor: p.Waits,
 	}
 	if p.Delivered.Sequence > 0 {
 		report.Delivered = p.Delivered.String()
@@ -218,6 +219,9 @@ func rowsOfWebhook(r *webhookReport) []string {
 	}
 	if p.NextAttempt != "" {
 		rows = append(rows, fmt.Sprintf("next attempt\t%s, after %d at this event", p.NextAttempt, p.Attempts))
+	}
+	if p.WaitsFor != "" {
+		rows = append(rows, "waits for\t"+plain(p.WaitsFor))
 	}
 	return rows
 }

@@ -22,7 +22,8 @@ type webhookRedriveCmd struct {
 	webhookFlags
 }
 
-// Run sends what is in the poison queue, or with --redeliver a stretch of what was decided.
+// Run sends what is in the poison queue, or with --redeliver a stretch of what was decided, up to the first event that is not
+// accepted.
 func (c *webhookRedriveCmd) Run(s *session) error {
 	if c.Redeliver {
 		return c.redeliver(s)
@@ -68,8 +69,6 @@ func (c *webhookRedriveCmd) redeliver(s *session) error {
 		switch {
 		case err != nil:
 			return err
-		case report.failed > 0:
-			return fmt.Errorf("%d of %d events were not accepted", report.failed, report.sent)
 		case report.sent == 0 && !c.JSON:
 			_, err = fmt.Fprintf(s.stdout, "from %s to %s there is no event that the webhook wants\n", from, to)
 		}
@@ -112,15 +111,12 @@ func decided(s *session, o *opened, e *webhook.Endpoint, from, to events.Positio
 
 // sendReport tells of deliveries as they are made.
 type sendReport struct {
-	sent, failed int
-	err          error // of printing
+	sent int
+	err  error // of printing
 }
 
 func (r *sendReport) tell(s *session, asJSON bool, d *webhook.Delivery) {
 	r.sent++
-	if d.Outcome != webhook.Accepted {
-		r.failed++
-	}
 	if asJSON {
 		r.err = cmp.Or(r.err, printJSON(s.stdout, reportOfDelivery(d)))
 		return
@@ -192,7 +188,7 @@ func reportOfDelivery(d *webhook.Delivery) deliveryReport {
 		MessageID: d.MessageID, Type: d.Type, Cause: d.Cause, Attempt: d.Attempt, At: timeText(d.At), DurationMS: d.Duration.Milliseconds(),
 		Status: d.Status, Outcome: d.Outcome, Error: d.Error, NextAttempt: timeOrNothing(d.NextAttempt),
 	}
-	if d.Position.Sequence > 0 {
+	if d.Cause != webhook.ByTest {
 		report.Position = d.Position.String()
 	}
 	return report

@@ -35,7 +35,8 @@ type Webhooks struct {
 	Remove func(ctx context.Context, account, id string) error
 	// Test sends a test, and returns what became of it.
 	Test func(ctx context.Context, account, id string) (webhook.Delivery, error)
-	// Deliveries returns the latest deliveries before one, or with 0 the latest of all, the latest first.
+	// Deliveries returns the latest deliveries before one, or with 0 the latest of all, the latest first; none where there is no
+	// such endpoint.
 	Deliveries func(ctx context.Context, account, id string, before uint64, limit int) ([]webhook.Delivery, error)
 }
 
@@ -113,6 +114,7 @@ type progressForm struct {
 	LastSuccess         string           `json:"last_success,omitempty"`
 	Circuit             string           `json:"circuit"`
 	Poisoned            uint64           `json:"poisoned"`
+	WaitsFor            string           `json:"waits_for,omitempty"` // where that is not the endpoint
 }
 
 func formOfWebhook(e *webhook.Endpoint) *webhookForm {
@@ -129,7 +131,7 @@ func formOfWebhook(e *webhook.Endpoint) *webhookForm {
 func formOfProgress(p *webhook.Progress) *progressForm {
 	form := &progressForm{
 		Pending: p.Pending, Attempts: p.Attempts, ConsecutiveFailures: p.ConsecutiveFailures, FailingSince: timeOrNothing(p.FailingSince),
-		NextAttempt: timeOrNothing(p.NextAttempt), LastSuccess: timeOrNothing(p.LastSuccess), Circuit: "closed", Poisoned: p.Poisoned,
+		NextAttempt: timeOrNothing(p.NextAttempt), LastSuccess: timeOrNothing(p.LastSuccess), Circuit: "closed", Poisoned: p.Poisoned, WaitsFor: p.Waits,
 	}
 	if p.Delivered.Sequence > 0 {
 		form.Delivered = &p.Delivered

@@ -130,7 +130,7 @@ func formOfDelivery(d *webhook.Delivery) *deliveryForm {
 		MessageID: d.MessageID, Type: d.Type, Cause: d.Cause, Attempt: d.Attempt, At: formatTime(d.At), DurationMS: d.Duration.Milliseconds(),
 		Status: d.Status, Outcome: d.Outcome, Error: d.Error, NextAttempt: timeOrNothing(d.NextAttempt),
 	}
-	if d.Position.Sequence > 0 {
+	if d.Cause != webhook.ByTest {
 		form.Position = &d.Position
 	}
 	return form
@@ -149,7 +149,11 @@ func (a *api) getDeliveries(c echo.Context, relay *Webhooks) error {
 			return invalidParameter("cursor", notACursor)
 		}
 	}
-	deliveries, err := relay.Deliveries(c.Request().Context(), callOf(c).account, c.Param("id"), before, limit+1)
+	ctx, account, id := c.Request().Context(), callOf(c).account, c.Param("id")
+	if _, err := relay.Get(ctx, account, id); err != nil {
+		return err
+	}
+	deliveries, err := relay.Deliveries(ctx, account, id, before, limit+1)
 	if err != nil {
 		return err
 	}
