@@ -4,6 +4,7 @@ WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY cmd cmd
+COPY consumer consumer
 COPY internal internal
 COPY docs/docs.go docs/openapi.yaml docs/
 RUN go build -trimpath -o /out/ ./cmd/...

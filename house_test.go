@@ -33,7 +33,7 @@ var house = map[string]struct {
 	"internal/projections":  {inside: []string{"internal/capture", "internal/events"}, alone: []string{"github.com/mattn/go-sqlite3"}},
 	"internal/ledger":       {inside: []string{"internal/events"}, alone: []string{"github.com/nats-io/"}},
 	"internal/relay":        {inside: []string{"consumer", "internal/events", "internal/webhook"}, alone: []string{"github.com/nats-io/", "github.com/ThreeDotsLabs/"}},
-	"internal/telemetry":    {inside: []string{"internal/events", "internal/node"}, alone: []string{"github.com/prometheus/", "go.opentelemetry.io/"}},
+	"internal/telemetry":    {inside: []string{"internal/events", "internal/node", "internal/relay", "internal/webhook"}, alone: []string{"github.com/prometheus/", "go.opentelemetry.io/"}},
 	"internal/archive":      {inside: []string{"internal/capture", "internal/events", "internal/replay"}},
 	"internal/replay":       {inside: []string{"internal/capture", "internal/events"}},
 	"internal/capture":      {inside: []string{"internal/events"}},
