@@ -43,10 +43,11 @@ type received struct {
 	again  bool   // it said that it is a redelivery
 	body   string
 	answer int
-	told   // what the body says
+	said
 }
 
-type told struct {
+// said is what the body of an event says.
+type said struct {
 	Type, Position, Account string
 	Subject                 string
 	Data                    struct {
@@ -92,7 +93,7 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	got := received{
 		path: request.URL.Path, id: request.Header.Get("webhook-id"), again: request.Header.Get("Webhook-Redelivery") == "true", body: string(body),
 	}
-	if err := json.Unmarshal(body, &got.told); err != nil {
+	if err := json.Unmarshal(body, &got.said); err != nil {
 		r.t.Errorf("the body is %s: %v", body, err)
 	}
 	r.mu.Lock()

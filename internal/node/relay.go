@@ -72,6 +72,15 @@ func (r *Relay) Now() (*relay.Relay, error) {
 	return nil, fmt.Errorf("%w: %w", events.ErrUnavailable, why)
 }
 
+// Census counts the webhooks of all accounts.
+func (r *Relay) Census(ctx context.Context) (relay.Census, error) {
+	now, err := r.Now()
+	if err != nil {
+		return relay.Census{}, err
+	}
+	return now.Census(ctx)
+}
+
 // keep opens the relay and works it, again and again, until ctx ends.
 func (r *Relay) keep(ctx context.Context, tried func()) {
 	for ctx.Err() == nil {
