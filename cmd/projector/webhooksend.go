@@ -88,7 +88,7 @@ func (c *webhookRedriveCmd) stretch() (from, to events.Position, err error) {
 		return from, to, usage("--to: %w", err)
 	}
 	if from.Partition != to.Partition || from.Sequence > to.Sequence {
-		return from, to, usage("--from %s does not come before --to %s", from, to)
+		return from, to, usage("--from comes before --to, in one partition: %s and %s do not", from, to)
 	}
 	return from, to, nil
 }
