@@ -44,11 +44,20 @@ func (r *Relay) Create(ctx context.Context, account, url, description string, ty
 	if e.Version, err = r.store.write(ctx, keyOf(account, e.ID), toRecord(&e), 0); err != nil {
 		return webhook.Endpoint{}, err
 	}
-	// Looked at again: another may have been registered at the same time.
-	if all, err := r.List(ctx, account); err == nil && len(all) > webhook.MaxPerAccount {
-		return webhook.Endpoint{}, errors.Join(webhook.ErrTooMany, r.Remove(ctx, account, e.ID))
+	return e, r.takeBack(ctx, &e)
+}
+
+// takeBack removes an endpoint that others left no place for, which were registered at the same time.
+func (r *Relay) takeBack(ctx context.Context, e *webhook.Endpoint) error {
+	all, err := r.List(ctx, e.Account)
+	if err != nil {
+		return err
 	}
-	return e, nil
+	place := slices.IndexFunc(all, func(other webhook.Endpoint) bool { return other.ID == e.ID })
+	if place < webhook.MaxPerAccount {
+		return nil
+	}
+	return errors.Join(webhook.ErrTooMany, r.remove(ctx, e.Account, e.ID, e.After.Partition))
 }
 
 func (r *Relay) check(ctx context.Context, account, url string) error {

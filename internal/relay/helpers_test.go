@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"jobtally/internal/events"
@@ -279,4 +280,56 @@ func progressed(t *testing.T, r *Relay, e webhook.Endpoint, what string, is func
 func verify(t *testing.T, secret webhook.Secret, g got) error {
 	t.Helper()
 	return must[*standardwebhooks.Webhook](t)(standardwebhooks.NewWebhook(secret.Value)).Verify(g.body, g.header)
+}
+
+// clock is a clock that stands still unless it is told otherwise.
+type clock struct {
+	mu   sync.Mutex
+	at   time.Time
+	gone time.Duration
+}
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.at.Add(c.gone)
+}
+
+func (c *clock) pass(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gone += d
+}
+
+func (c *clock) passed() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.gone
+}
+
+// rested waits until the message that an endpoint waits for came back so many times.
+func (h *house) rested(t *testing.T, e webhook.Endpoint, times int) {
+	t.Helper()
+	js := must[jetstream.JetStream](t)(jetstream.New(h.conn))
+	deliveries := func() uint64 {
+		c := must[jetstream.Consumer](t)(js.Consumer(within(t), "DECISIONS_0", durableOf(e.ID)))
+		return c.CachedInfo().Delivered.Consumer
+	}
+	began := deliveries()
+	until(t, "it comes back", func() bool { return deliveries() >= began+uint64(times) })
+}
+
+// decideUnknown records a decision of a type that this version does not know.
+func (h *house) decideUnknown(t *testing.T, account string) {
+	t.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	request := &events.Request{Account: account, ID: "new", Time: time.Now(), Body: &events.JobDeleteRequested{JobID: "job_x"}}
+	at := must[events.Position](t)(h.ledger.Append(within(t), request))
+	d := events.Decision{Position: at, Account: account, RequestID: request.ID, Time: request.Time, Body: &events.JobDeleted{JobID: "job_x"}}
+	d.Seal(events.Digest{})
+	m := d.Message()
+	m.Subject, m.Header["ce-type"] = "jobs.0."+account+".applauded", []string{"jobtally.job.applauded.v1"}
+	ok(t, h.ledger.AppendDecisions(within(t), 0, h.head, []events.Message{m}))
+	h.head = at.Sequence
 }

@@ -42,11 +42,12 @@ func newDeliveries(registry *prometheus.Registry) func(webhook.Cause, webhook.Ou
 	}
 }
 
-// WatchRelay has the metrics tell of the webhooks that there are, from now on. It is called once.
-func (t *Telemetry) WatchRelay(r *relay.Relay) {
+// WatchRelay has the metrics tell of the webhooks that there are, from now on. It is called once. Where a census fails, they
+// tell of none.
+func (t *Telemetry) WatchRelay(census func(context.Context) (relay.Census, error)) {
 	if t.metrics != nil {
 		t.metrics.registry.MustRegister(&lookedRelay{
-			relay:   r,
+			census:  census,
 			states:  prometheus.NewDesc("jobtally_webhooks", "Webhooks of all accounts, by state.", []string{"state"}, nil),
 			waiting: prometheus.NewDesc("jobtally_webhook_waiting_decisions", "Decisions that webhooks were not sent yet, whether they want them or not.", nil, nil),
 		})
@@ -55,7 +56,7 @@ func (t *Telemetry) WatchRelay(r *relay.Relay) {
 
 // lookedRelay are the metrics of webhooks that are looked up when somebody scrapes.
 type lookedRelay struct {
-	relay           *relay.Relay
+	census          func(context.Context) (relay.Census, error)
 	states, waiting *prometheus.Desc
 }
 
@@ -69,7 +70,7 @@ func (l *lookedRelay) Describe(to chan<- *prometheus.Desc) {
 func (l *lookedRelay) Collect(to chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
 	defer cancel()
-	census, err := l.relay.Census(ctx)
+	census, err := l.census(ctx)
 	if err != nil {
 		return
 	}
