@@ -92,6 +92,7 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer, now fun
 	defer func() { err = errors.Join(err, n.Close()) }()
 	watching.Watch(n)
 	relay := n.StartRelay(starting, node.RelayConfig{Allow: f.WebhookAllow, Log: log, Observer: watching.Relay()})
+	watching.WatchRelay(relay.Census)
 	catchUp(ctx, n, log)
 	if err := f.open(starting, n, now, stdout, curl(listener, proof)); err != nil {
 		return unlessStopped(ctx, err)

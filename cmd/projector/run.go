@@ -33,7 +33,8 @@ func (c *runCmd) Run(s *session) error {
 		return err
 	}
 	watching.Watch(n)
-	n.StartRelay(s.ctx, node.RelayConfig{Allow: c.WebhookAllow, Log: s.log, Observer: watching.Relay()})
+	relay := n.StartRelay(s.ctx, node.RelayConfig{Allow: c.WebhookAllow, Log: s.log, Observer: watching.Relay()})
+	watching.WatchRelay(relay.Census)
 	s.log.Info("deciding", "partitions", n.Ledger.Partitions, "data", c.Data)
 	<-s.ctx.Done()
 	s.log.Info("stopping")

@@ -18,7 +18,7 @@ import (
 const webhooksPath = "/api/webhooks"
 
 // Webhooks is what the API needs of a relay. An account sees its own endpoints only: another's id is events.ErrNotFound. With
-// events.ErrUnavailable nothing was changed, with events.ErrUnknownOutcome something may have been.
+// events.ErrUnavailable it is not known whether something was changed.
 type Webhooks struct {
 	// Create registers an endpoint; Secrets of what it returns has its secret. The error is a *webhook.URLError, or
 	// webhook.ErrTooMany.
@@ -56,6 +56,10 @@ func (a *api) routeWebhooks(e *echo.Echo, get func(string, echo.HandlerFunc), re
 func (a *api) webhooks(handler func(echo.Context, *Webhooks) error) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		relay, err := a.backend.Webhooks()
+		if errors.Is(err, events.ErrUnavailable) {
+			a.logFailure(c, err)
+			return newProblem(codeWebhooksUnavailable, "")
+		}
 		if err == nil {
 			err = handler(c, &relay)
 		}
@@ -74,12 +78,12 @@ func (a *api) webhookProblem(c echo.Context, err error) error {
 		return newProblem(codeWebhookChanged, "the webhook was changed meanwhile; read it, and send the change again")
 	case errors.Is(err, events.ErrNotFound):
 		return newProblem(codeWebhookNotFound, "")
-	case errors.Is(err, events.ErrUnknownOutcome):
-		a.logFailure(c, err)
-		return newProblem(codeOutcomeUnknown, "it is not known whether the webhook was changed: read it before you send the request again")
 	case errors.Is(err, events.ErrUnavailable):
 		a.logFailure(c, err)
-		return newProblem(codeWebhooksUnavailable, "")
+		if method := c.Request().Method; method == nethttp.MethodGet || method == nethttp.MethodHead {
+			return newProblem(codeWebhooksUnavailable, "")
+		}
+		return newProblem(codeOutcomeUnknown, "the webhook may have been changed: read it before you send the request again")
 	}
 	return err
 }

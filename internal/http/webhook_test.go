@@ -1,6 +1,7 @@
 package http
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -161,23 +162,40 @@ func TestDeliveriesInPages(t *testing.T) {
 	n.send(t, "GET", strings.Replace(next, "wh_aaaaaaaaaaaaaaaaaaaa", "wh_aaaaaaaaaaaaaaaaaaab", 1), "").wantsProblem(t, codeInvalidRequest)
 }
 
-func TestWebhooksWithoutARelay(t *testing.T) {
+func TestWebhooksThatAreNotToBeHad(t *testing.T) {
 	n := newNode(t)
-	for of, want := range map[error]code{
-		fmt.Errorf("%w: no answer", events.ErrUnavailable):    codeWebhooksUnavailable,
-		fmt.Errorf("%w: no answer", events.ErrUnknownOutcome): codeOutcomeUnknown,
-		errors.New("secret-inside"):                           codeInternal,
-	} {
-		n.Webhooks = func() (Webhooks, error) { return Webhooks{}, of }
-		x := n.send(t, "GET", webhooksPath, "")
-		if said := x.wantsProblem(t, want); strings.Contains(said, "secret-inside") || strings.Contains(said, "no answer") {
-			t.Error(said)
-		}
-		if want != codeInternal {
-			x.wantsHeader(t, "Retry-After: 1")
-		}
+	unavailable := fmt.Errorf("%w: no answer", events.ErrUnavailable)
+	relay := n.hooks.relay()
+	relay.List = func(context.Context, string) ([]webhook.Endpoint, error) { return nil, unavailable }
+	relay.Create = func(context.Context, string, string, string, []string) (webhook.Endpoint, error) {
+		return webhook.Endpoint{}, unavailable
 	}
-	if !strings.Contains(n.log.String(), "no answer") {
-		t.Errorf("the log does not say why: %s", &n.log)
+	for name, c := range map[string]struct {
+		relay            func() (Webhooks, error)
+		reading, posting code
+	}{
+		"no relay":       {func() (Webhooks, error) { return Webhooks{}, unavailable }, codeWebhooksUnavailable, codeWebhooksUnavailable},
+		"no answer":      {func() (Webhooks, error) { return relay, nil }, codeWebhooksUnavailable, codeOutcomeUnknown},
+		"something else": {func() (Webhooks, error) { return Webhooks{}, errors.New("secret-inside") }, codeInternal, codeInternal},
+	} {
+		n.Webhooks = c.relay
+		n.log.Reset()
+		for _, x := range []struct {
+			exchange
+			want code
+		}{
+			{n.send(t, "GET", webhooksPath, ""), c.reading},
+			{n.send(t, "POST", webhooksPath, `{"url":"https://hooks.invalid/"}`), c.posting},
+		} {
+			if said := x.wantsProblem(t, x.want); strings.Contains(said, "secret-inside") || strings.Contains(said, "no answer") {
+				t.Errorf("%s: %s", name, said)
+			}
+			if x.want != codeInternal {
+				x.wantsHeader(t, "Retry-After: 1")
+			}
+		}
+		if log := n.log.String(); strings.Count(log, "no answer")+strings.Count(log, "secret-inside") != 2 {
+			t.Errorf("%s: the log does not say why: %s", name, log)
+		}
 	}
 }
