@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -266,4 +268,115 @@ func redeliver(t *testing.T, nats, id string, r *receiver) {
 	if !slices.Equal(r.again, unique(r.ids)) {
 		t.Errorf("they were sent again as %s", r.again)
 	}
+}
+
+// TestEachUserDoesItsWorkOnWebhooks does with a webhook all that each part does, as the users that are for operators to use.
+func TestEachUserDoesItsWorkOnWebhooks(t *testing.T) {
+	g, r := guardedServer(t), newReceiver(t)
+	g.as(t, "operator")
+	mustOperate(t, "init", "--partitions", "2")
+	g.as(t, "projector")
+	decider := spawn(t, "projector", "run", "--data", t.TempDir(), "--metrics-addr", "127.0.0.1:0", allowLoopback)
+	decider.await(t, "msg=deciding")
+	g.as(t, "api")
+	api, base := service(t, "--data", t.TempDir(), "--metrics-addr", "127.0.0.1:0", allowLoopback)
+	g.as(t, "operator")
+	mustOperate(t, "account", "open", "anna")
+	mustOperate(t, "account", "open", "ops")
+	anna := client{base: base, token: strings.TrimSpace(mustOperate(t, "token", "issue", "--account", "anna"))}
+	ops := client{base: base, token: strings.TrimSpace(mustOperate(t, "token", "issue", "--account", "ops", "--scope", "admin"))}
+	anna.mustHaveUsed(t, 0)
+	id, gone := anna.register(t, r.URL), anna.register(t, r.URL+"/gone")
+	anna.mustCapture(t, "1")
+	for _, call := range []struct {
+		method, path, body string
+		status             int
+	}{
+		{"POST", "/test", "", http.StatusOK}, {"POST", "/secret", "{}", http.StatusOK}, {"PATCH", "", `{"types":null}`, http.StatusOK},
+		{"GET", "", "", http.StatusOK}, {"GET", "/deliveries", "", http.StatusOK},
+	} {
+		if _, err := anna.until(within(t), call.method, "/api/webhooks/"+id+call.path, "", call.body, call.status); err != nil {
+			t.Error(err)
+		}
+	}
+	r.awaitIDs(t, 2)
+	if status, _, _ := anna.call(within(t), "DELETE", "/api/webhooks/"+gone, "", ""); status != http.StatusNoContent {
+		t.Errorf("deleted: %d", status)
+	}
+	for _, p := range []*process{api, decider} {
+		if text := scrape(t, p); !strings.Contains(text, "jobtally_webhooks{state=\"enabled\"} 1\n") {
+			t.Errorf("the metrics have no webhook:\n%s", text)
+		}
+	}
+	for _, args := range [][]string{{"list"}, {"show", id}, {"disable", id}, {"enable", id}, {"deliveries", id}, {"redrive", id}} {
+		mustOperate(t, append([]string{"webhook"}, args...)...)
+	}
+	if _, err := ops.until(within(t), "DELETE", "/api/admin/accounts/anna", "", "", http.StatusOK); err != nil {
+		t.Error(err)
+	}
+	decider.await(t, "erased account removed from the ledger")
+	for ctx := within(t); strings.Contains(mustOperate(t, "webhook", "list"), id); {
+		if ctx.Err() != nil {
+			t.Fatal("the webhook of an erased account stays")
+		}
+	}
+	decider.interrupt(t)
+	api.interrupt(t)
+	if log := g.server.logged(); strings.Contains(log, "Violation") {
+		t.Errorf("a user had to do what it may not:\n%s", log)
+	}
+}
+
+// scrape returns the metrics of a process.
+func scrape(t *testing.T, p *process) string {
+	t.Helper()
+	response, err := http.Get("http://" + p.await(t, `msg="serving metrics" addr=(\S+)`)[1] + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// TestWithoutTheRightsOfWebhooksTheRestWorks has processes of a NATS user that may do everything but keep webhooks.
+func TestWithoutTheRightsOfWebhooksTheRestWorks(t *testing.T) {
+	dir := t.TempDir()
+	config := filepath.Join(dir, "nats.conf")
+	text := fmt.Sprintf(`listen: "127.0.0.1:-1"
+jetstream { store_dir: %q, sync_interval: always }
+authorization { users: [ { user: old, password: secret, permissions: { publish: { allow: ">", deny: "$JS.API.STREAM.*.KV_jobtally_webhooks" } } } ] }
+`, filepath.Join(dir, "store"))
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	server := spawn(t, "nats-server", "-c", config)
+	nats := "nats://old:secret@" + server.await(t, `Listening for client connections on (\S+)`)[1]
+	server.await(t, "Server is ready")
+	mustOperate(t, "init", "--nats", nats, "--partitions", "1")
+	api, base := service(t, "--nats", nats, "--data", t.TempDir())
+	decider := projector(t, nats, t.TempDir())
+	anna := open(t, nats, base, "anna")
+	anna.mustHaveUsed(t, 0)
+	anna.mustCapture(t, "1")
+	if status, a, err := anna.call(within(t), "GET", "/api/webhooks", "", ""); err != nil || status != http.StatusServiceUnavailable || a.Code != "webhooks_unavailable" {
+		t.Errorf("%d %+v, %v", status, a, err)
+	}
+	for name, p := range map[string]*process{"api": api, "projector": decider} {
+		p.await(t, `level=ERROR msg="webhooks are sent nothing, and cannot be changed; it is tried again" in=30s error=`)
+		if log := p.logged(); !strings.Contains(log, "Permissions Violation") || strings.Contains(log, "secret") {
+			t.Errorf("%s logs\n%s", name, log)
+		}
+	}
+	_, err := operate(t, "webhook", "list", "--nats", nats)
+	if err == nil || strings.Contains(err.Error(), "\n") {
+		t.Errorf("an operator is told %v", err)
+	}
+	t.Log(err)
+	anna.mustCapture(t, "2")
+	decider.interrupt(t)
+	api.interrupt(t)
 }

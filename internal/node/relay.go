@@ -105,9 +105,7 @@ func (r *Relay) work(ctx context.Context, tried func()) (err error) {
 		return err
 	}
 	defer connection.Close()
-	opening, cancel := context.WithTimeout(ctx, relayOpenTimeout)
-	defer cancel()
-	opened, err := openRelay(opening, r.node.Ledger, connection, r.node.Projection.Folded, r.node.Projection.Erasures, r.cfg)
+	opened, err := openRelay(ctx, r.node.Ledger, connection, r.node.Projection.Folded, r.node.Projection.Erasures, r.cfg)
 	if err != nil {
 		return err
 	}
@@ -132,12 +130,19 @@ func (r *Relay) erased() {
 	}
 }
 
+// openRelay opens the relay on a connection of its own.
 func openRelay(ctx context.Context, l *ledger.Ledger, connection *ledger.Connection, folded func(int) uint64,
-	erasures func(context.Context, string) ([]events.Decision, error), cfg RelayConfig) (*relay.Relay, error) {
-	return relay.Open(ctx, relay.Config{
-		Conn: connection, Partitions: l.Partitions, Replicas: l.Replicas, Folded: folded, Erasures: erasures,
-		Allow: cfg.Allow, RootCAs: cfg.RootCAs, Log: cfg.Log, Observer: cfg.Observer,
+	erasures func(context.Context, string) ([]events.Decision, error), cfg RelayConfig) (opened *relay.Relay, err error) {
+	ctx, cancel := context.WithTimeout(ctx, relayOpenTimeout)
+	defer cancel()
+	err = ledger.Heeding(ctx, connection, func(ctx context.Context) (err error) {
+		opened, err = relay.Open(ctx, relay.Config{
+			Conn: connection, Partitions: l.Partitions, Replicas: l.Replicas, Folded: folded, Erasures: erasures,
+			Allow: cfg.Allow, RootCAs: cfg.RootCAs, Log: cfg.Log, Observer: cfg.Observer,
+		})
+		return err
 	})
+	return opened, err
 }
 
 // Relay opens the relay of the ledger for an operator, who manages what is there, and has things sent at once. It is closed
