@@ -139,6 +139,29 @@ func (s *store) write(ctx context.Context, key string, value any, on uint64) (re
 	return s.publish(ctx, &nats.Msg{Subject: bucketSubject + key, Data: data}, jetstream.WithExpectLastSequencePerSubject(on))
 }
 
+// lastOf returns the last revision of any endpoint of an account, 0 where there never was one.
+func (s *store) lastOf(ctx context.Context, account string) (revision uint64, err error) {
+	raw, err := s.bucket.GetLastMsgForSubject(ctx, bucketSubject+account+".*")
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, unavailable("read", err)
+	}
+	return raw.Sequence, nil
+}
+
+// writeNew writes a key that is new. The error is errConflict unless the last revision of any endpoint of the account is the
+// one given.
+func (s *store) writeNew(ctx context.Context, account, key string, value any, on uint64) (revision uint64, err error) {
+	data, err := json.Marshal(value)
+	if err != nil {
+		return 0, err
+	}
+	return s.publish(ctx, &nats.Msg{Subject: bucketSubject + key, Data: data},
+		jetstream.WithExpectLastSequenceForSubject(on, bucketSubject+account+".*"))
+}
+
 // put writes the next revision of a key, whatever the last one is.
 func (s *store) put(ctx context.Context, key string, value any) error {
 	data, err := json.Marshal(value)
