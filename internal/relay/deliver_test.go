@@ -292,7 +292,7 @@ func TestWhatEndpointsAnswer(t *testing.T) {
 		}, ""},
 		{"headers without end", func(w http.ResponseWriter, _ string) {
 			w.Header().Set("X", strings.Repeat("x", 1<<20))
-		}, "too large"},
+		}, "exceeded"},
 		{"no HTTP", func(w http.ResponseWriter, _ string) {
 			conn, _, err := http.NewResponseController(w.(*statusWriter).ResponseWriter).Hijack()
 			if err == nil {

@@ -27,7 +27,10 @@ const (
 // Create registers an endpoint: from now on it is sent what is decided for the account, of the types given or of all. The
 // error is a *webhook.URLError, or webhook.ErrTooMany.
 func (r *Relay) Create(ctx context.Context, account, url, description string, types []string) (webhook.Endpoint, error) {
-	if err := r.check(ctx, account, url); err != nil {
+	if err := r.sender.guard.checkURL(url); err != nil {
+		return webhook.Endpoint{}, err
+	}
+	if err := r.mayHaveMore(ctx, account); err != nil {
 		return webhook.Endpoint{}, err
 	}
 	p, now := events.PartitionOf(account, r.cfg.Partitions), r.cfg.Now().UTC()
@@ -40,30 +43,29 @@ func (r *Relay) Create(ctx context.Context, account, url, description string, ty
 	if err := r.makeDurable(ctx, &e); err != nil {
 		return webhook.Endpoint{}, err
 	}
-	var err error
-	if e.Version, err = r.store.write(ctx, keyOf(account, e.ID), toRecord(&e), 0); err != nil {
-		return webhook.Endpoint{}, err
-	}
-	return e, r.takeBack(ctx, &e)
+	return e, r.take(ctx, &e)
 }
 
-// takeBack removes an endpoint that others left no place for, which were registered at the same time.
-func (r *Relay) takeBack(ctx context.Context, e *webhook.Endpoint) error {
-	all, err := r.List(ctx, e.Account)
-	if err != nil {
-		return err
+// take writes an endpoint, if its account may have one more. That is counted again where another of them was written
+// meanwhile.
+func (r *Relay) take(ctx context.Context, e *webhook.Endpoint) error {
+	for ctx.Err() == nil {
+		seen, err := r.store.lastOf(ctx, e.Account)
+		if err != nil {
+			return err
+		}
+		if err := r.mayHaveMore(ctx, e.Account); err != nil {
+			return errors.Join(err, r.dropDurable(ctx, e.ID, e.After.Partition))
+		}
+		e.Version, err = r.store.writeNew(ctx, e.Account, keyOf(e.Account, e.ID), toRecord(e), seen)
+		if !errors.Is(err, errConflict) {
+			return err
+		}
 	}
-	place := slices.IndexFunc(all, func(other webhook.Endpoint) bool { return other.ID == e.ID })
-	if place < webhook.MaxPerAccount {
-		return nil
-	}
-	return errors.Join(webhook.ErrTooMany, r.remove(ctx, e.Account, e.ID, e.After.Partition))
+	return ctx.Err()
 }
 
-func (r *Relay) check(ctx context.Context, account, url string) error {
-	if err := r.sender.guard.checkURL(url); err != nil {
-		return err
-	}
+func (r *Relay) mayHaveMore(ctx context.Context, account string) error {
 	all, err := r.List(ctx, account)
 	if err == nil && len(all) >= webhook.MaxPerAccount {
 		return webhook.ErrTooMany
@@ -234,9 +236,16 @@ func (r *Relay) remove(ctx context.Context, account, id string, partition int) e
 	if err := r.store.remove(ctx, key); err != nil {
 		return err
 	}
+	if err := r.dropDurable(ctx, id, partition); err != nil {
+		return err
+	}
+	return r.store.remove(ctx, key+progressSuffix)
+}
+
+func (r *Relay) dropDurable(ctx context.Context, id string, partition int) error {
 	err := r.store.decisions[partition].DeleteConsumer(ctx, durableOf(id))
 	if err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return unavailable("delete the consumer of", err)
 	}
-	return r.store.remove(ctx, key+progressSuffix)
+	return nil
 }

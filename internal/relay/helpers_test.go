@@ -59,13 +59,12 @@ type house struct {
 
 	mu       sync.Mutex
 	head     uint64
-	previous map[string]events.Digest // by account
 	erasures []events.Decision
 }
 
 func openHouse(t *testing.T, dir string) *house {
 	t.Helper()
-	h := &house{dir: dir, previous: map[string]events.Digest{}}
+	h := &house{dir: dir}
 	h.server = must[*ledger.Embedded](t)(ledger.StartEmbedded(dir, 0, quiet()))
 	t.Cleanup(h.server.Close)
 	h.conn = must[*nats.Conn](t)(h.server.Connect("test", quiet()))
@@ -98,15 +97,21 @@ func (h *house) decide(t *testing.T, account string, body events.DecisionBody) e
 	if account == "" {
 		request.Body = &events.MonthCloseRequested{Month: "2026-10"}
 	}
-	at := must[events.Position](t)(h.ledger.Append(within(t), request))
-	d := events.Decision{Position: at, Account: account, RequestID: request.ID, Time: request.Time, Body: body}
-	d.Seal(h.previous[account])
+	request.Position = must[events.Position](t)(h.ledger.Append(within(t), request))
+	h.record(t, request, body)
+	return request.Position
+}
+
+// record records the decision on a request. Its chain begins with it: what a killed process left is not known.
+func (h *house) record(t *testing.T, request *events.Request, body events.DecisionBody) {
+	t.Helper()
+	d := events.Decision{Position: request.Position, Account: request.Account, RequestID: request.ID, Time: request.Time, Body: body}
+	d.Seal(events.Digest{})
 	ok(t, h.ledger.AppendDecisions(within(t), 0, h.head, []events.Message{d.Message()}))
-	h.head, h.previous[account] = at.Sequence, d.Digest
+	h.head = d.Position.Sequence
 	if _, erased := body.(*events.AccountErased); erased {
 		h.erasures = append(h.erasures, d)
 	}
-	return at
 }
 
 func (h *house) capture(t *testing.T, account string) events.Position {

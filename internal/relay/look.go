@@ -14,29 +14,28 @@ import (
 
 // Progress says how far the delivery to an endpoint is.
 func (r *Relay) Progress(ctx context.Context, e webhook.Endpoint) (webhook.Progress, error) {
+	// The consumer first: what is acknowledged there is written already.
+	durable, err := r.store.decisions[e.After.Partition].Consumer(ctx, durableOf(e.ID))
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return webhook.Progress{}, events.ErrNotFound // the endpoint was removed meanwhile
+	}
+	if err != nil {
+		return webhook.Progress{}, unavailable("look up the consumer of", err)
+	}
 	record, err := r.progress(ctx, &e)
 	if err != nil {
 		return webhook.Progress{}, err
 	}
-	p := webhook.Progress{
-		Delivered: e.After, Attempts: record.Attempts, ConsecutiveFailures: record.Failures, FailingSince: record.FailingSince,
-		NextAttempt: record.NextAttempt, LastSuccess: r.lastSuccess(ctx, &e, record.LastSuccess),
-		Open: record.Failures >= openAfter, Waits: record.Waits,
-	}
-	durable, err := r.store.decisions[e.After.Partition].Consumer(ctx, durableOf(e.ID))
-	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return p, events.ErrNotFound // the endpoint was removed meanwhile
-	}
-	if err != nil {
-		return p, unavailable("look up the consumer of", err)
-	}
-	info := durable.CachedInfo()
-	p.Pending = info.NumPending + uint64(info.NumAckPending)
-	p.Delivered.Sequence = max(p.Delivered.Sequence, info.AckFloor.Stream)
 	subject := poisonPrefix + keyOf(e.Account, e.ID)
 	poisoned, err := counts(ctx, r.store.poison, subject)
-	p.Poisoned = poisoned[subject]
-	return p, err
+	info, delivered := durable.CachedInfo(), e.After
+	delivered.Sequence = max(delivered.Sequence, info.AckFloor.Stream)
+	return webhook.Progress{
+		Pending: info.NumPending + uint64(info.NumAckPending), Delivered: delivered, Attempts: record.Attempts,
+		ConsecutiveFailures: record.Failures, FailingSince: record.FailingSince, NextAttempt: record.NextAttempt,
+		LastSuccess: r.lastSuccess(ctx, &e, record.LastSuccess), Open: record.Failures >= openAfter,
+		Poisoned: poisoned[subject], Waits: record.Waits,
+	}, err
 }
 
 // Deliveries returns the deliveries to an endpoint of a sequence lower than one in the log, or the last where that is 0:

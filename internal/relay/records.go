@@ -66,7 +66,7 @@ type poisonRecord struct {
 
 // endpoint reads an endpoint. The error is events.ErrNotFound where there is none.
 func (r *Relay) endpoint(ctx context.Context, account, id string) (webhook.Endpoint, error) {
-	if account == "" || !validID(id) {
+	if events.ValidAccount(account) != nil || !validID(id) {
 		return webhook.Endpoint{}, events.ErrNotFound
 	}
 	var record endpointRecord

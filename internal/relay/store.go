@@ -28,6 +28,7 @@ const (
 
 	// revisionsAtMost is more than anybody leaves behind: the server drops what is beyond it without writing it over.
 	revisionsAtMost   = 64
+	scanned           = 256  // messages that are read at once
 	deliveriesAtMost  = 1000 // of an endpoint
 	deliveriesMaxAge  = 30 * 24 * time.Hour
 	duplicateWindow   = 100 * time.Millisecond // the least that a server takes: nothing here has a Nats-Msg-Id
@@ -138,6 +139,29 @@ func (s *store) write(ctx context.Context, key string, value any, on uint64) (re
 	return s.publish(ctx, &nats.Msg{Subject: bucketSubject + key, Data: data}, jetstream.WithExpectLastSequencePerSubject(on))
 }
 
+// lastOf returns the last revision of any endpoint of an account, 0 where there never was one.
+func (s *store) lastOf(ctx context.Context, account string) (revision uint64, err error) {
+	raw, err := s.bucket.GetLastMsgForSubject(ctx, bucketSubject+account+".*")
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, unavailable("read", err)
+	}
+	return raw.Sequence, nil
+}
+
+// writeNew writes a key that is new. The error is errConflict unless the last revision of any endpoint of the account is the
+// one given.
+func (s *store) writeNew(ctx context.Context, account, key string, value any, on uint64) (revision uint64, err error) {
+	data, err := json.Marshal(value)
+	if err != nil {
+		return 0, err
+	}
+	return s.publish(ctx, &nats.Msg{Subject: bucketSubject + key, Data: data},
+		jetstream.WithExpectLastSequenceForSubject(on, bucketSubject+account+".*"))
+}
+
 // put writes the next revision of a key, whatever the last one is.
 func (s *store) put(ctx context.Context, key string, value any) error {
 	data, err := json.Marshal(value)
@@ -204,44 +228,39 @@ func erase(ctx context.Context, stream jetstream.Stream, sequence uint64) error 
 	return unavailable("delete", err)
 }
 
-// scan hands over the messages under a subject before a sequence, in order.
+// scan hands over the messages that are there under a subject before a sequence, in order. It waits for none: another may
+// remove them meanwhile.
 func scan(ctx context.Context, stream jetstream.Stream, subject string, before uint64, each func(jetstream.Msg, uint64) error) error {
-	there, err := counts(ctx, stream, subject)
-	if err != nil || len(there) == 0 {
-		return err
-	}
-	reader, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{FilterSubjects: []string{subject}})
+	reader, err := stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
+		FilterSubject: subject, AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1,
+	})
 	if err != nil {
 		return unavailable("read", err)
 	}
 	defer letGo(stream, reader)
-	messages, err := reader.Messages()
-	if err != nil {
-		return unavailable("read", err)
-	}
-	defer messages.Stop()
 	for {
-		m, err := nextWithin(ctx, messages)
+		batch, err := reader.FetchNoWait(scanned)
 		if err != nil {
 			return unavailable("read", err)
 		}
-		meta, err := m.Metadata()
-		if err != nil {
-			return err
+		read := 0
+		for m := range batch.Messages() {
+			meta, err := m.Metadata()
+			if err != nil {
+				return err
+			}
+			if meta.Sequence.Stream >= before {
+				return nil
+			}
+			if err := each(m, meta.Sequence.Stream); err != nil {
+				return err
+			}
+			read++
 		}
-		if meta.Sequence.Stream >= before {
-			return nil
-		}
-		if err := each(m, meta.Sequence.Stream); err != nil || meta.NumPending == 0 {
-			return err
+		if err := batch.Error(); err != nil || read == 0 {
+			return errors.Join(err, ctx.Err())
 		}
 	}
-}
-
-func nextWithin(ctx context.Context, messages jetstream.MessagesContext) (jetstream.Msg, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	return messages.Next(jetstream.NextContext(ctx))
 }
 
 // letGo deletes the consumer of a reader that ended. Left to itself the server would keep it for five minutes.

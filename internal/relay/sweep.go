@@ -110,7 +110,7 @@ func (r *Relay) sweepKeys(ctx context.Context, keys map[string]uint64, known map
 		}
 		endpoint := strings.TrimSuffix(key, progressSuffix)
 		upTo := raw.Sequence // what is before it
-		if !known[endpoint] && time.Since(raw.Time) > markerAge {
+		if !known[endpoint] && (key != endpoint || time.Since(raw.Time) > markerAge) {
 			upTo++ // and itself
 		}
 		if known[endpoint] && (key != endpoint || revisions == 1) {
