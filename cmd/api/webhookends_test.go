@@ -221,6 +221,27 @@ func TestAnErasedAccountLeavesNothingOfItsWebhooks(t *testing.T) {
 	}
 }
 
+// TestAnErasureWithoutAServiceTakesTheWebhooksToo erases an account while nothing runs that would see to its webhooks.
+func TestAnErasureWithoutAServiceTakesTheWebhooksToo(t *testing.T) {
+	t.Parallel()
+	s := startBinary(t, t.TempDir())
+	clients := s.accounts(t, 100, "anna", "bob")
+	h := clients[0].hook(t, `{"url":"https://secret-anna.invalid/hooks"}`)
+	clients[1].hook(t, `{"url":"https://secret-bob.invalid/hooks"}`)
+	s.stop(t)
+	secrets := []string{"secret-anna", h.Secret[6:]}
+	if found := s.found(t, secrets); len(found) < 2 {
+		t.Fatalf("only this is in a file: %s", found)
+	}
+	s.operator(t, "erase", "--account", "anna", "--yes")
+	if found := s.found(t, secrets); len(found) > 0 {
+		t.Errorf("after the erasure: %s", found)
+	}
+	if len(s.found(t, []string{"secret-bob"})) == 0 {
+		t.Error("nothing of the other account is left")
+	}
+}
+
 // TestNoSecretOfAWebhookIsWrittenAnywhere looks for secrets in the log, and in every answer but the two that tell them.
 func TestNoSecretOfAWebhookIsWrittenAnywhere(t *testing.T) {
 	t.Parallel()

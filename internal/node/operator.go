@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"path/filepath"
 	"time"
 
@@ -31,6 +32,8 @@ type Operator struct {
 
 	running string // the data directory of the service that was found running, or empty
 	foreign bool   // whether the server is part of a running service, which alone sees to its files
+	alone   bool   // whether nothing else runs on the ledger, that would send to webhooks and see to them
+	log     *slog.Logger
 	close   func() error
 
 	connectAgain func(name string) (*ledger.Connection, error) // to the ledger's server
@@ -65,7 +68,7 @@ func Dial(ctx context.Context, cfg Config) (*Operator, error) {
 	if !n.awaitFolding(ctx)() {
 		return nil, errors.Join(ctx.Err(), n.Close())
 	}
-	return &Operator{Ledger: n.Ledger, close: n.Close, connectAgain: n.connectAgain}, nil
+	return &Operator{Ledger: n.Ledger, close: n.Close, alone: true, log: cfg.Log, connectAgain: n.connectAgain}, nil
 }
 
 func dialServer(ctx context.Context, cfg Config, url string) (*Operator, error) {

@@ -167,6 +167,15 @@ func (o *Operator) Relay(ctx context.Context, cfg RelayConfig) (*relay.Relay, er
 	return opened, nil
 }
 
+// sweepWebhooks removes the webhooks of accounts that are erased.
+func (o *Operator) sweepWebhooks(ctx context.Context) error {
+	r, err := o.Relay(ctx, RelayConfig{Log: o.log})
+	if err != nil {
+		return err
+	}
+	return r.Sweep(ctx)
+}
+
 // erasures returns the decisions that erased an account, in order, from the ledger.
 func (o *Operator) erasures(ctx context.Context, account string) (of []events.Decision, err error) {
 	p := events.PartitionOf(account, o.Ledger.Partitions)
