@@ -130,8 +130,8 @@ func (r *Relay) list(ctx context.Context, filter string) (all []webhook.Endpoint
 	return all, nil
 }
 
-// Change changes an endpoint, if it has the version given, or any where that is 0. One that is enabled goes on where it
-// stopped, at once. The error is events.ErrNotFound, webhook.ErrVersion, or a *webhook.URLError.
+// Change changes an endpoint, if it has the version given, or any where that is 0. One that is enabled, or leads elsewhere, goes
+// on where it stopped, at once. The error is events.ErrNotFound, webhook.ErrVersion, or a *webhook.URLError.
 func (r *Relay) Change(ctx context.Context, account, id string, version uint64, c webhook.Change) (webhook.Endpoint, error) {
 	if c.URL != nil {
 		if err := r.sender.guard.checkURL(*c.URL); err != nil {
@@ -139,7 +139,7 @@ func (r *Relay) Change(ctx context.Context, account, id string, version uint64, 
 		}
 	}
 	e, err := r.change(ctx, account, id, version, func(e *webhook.Endpoint) { apply(e, c, r.cfg.Now().UTC()) })
-	if err == nil && c.Enabled != nil && *c.Enabled {
+	if err == nil && (c.URL != nil || c.Enabled != nil && *c.Enabled) {
 		err = r.startAfresh(ctx, &e)
 	}
 	return e, err
