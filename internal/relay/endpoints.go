@@ -80,6 +80,10 @@ func (r *Relay) makeDurable(ctx context.Context, e *webhook.Endpoint) error {
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: e.After.Sequence + 1,
 		AckPolicy: jetstream.AckExplicitPolicy, AckWait: r.cfg.ackWait, MaxAckPending: 1, MaxDeliver: -1,
 	})
+	var refusal *jetstream.APIError
+	if errors.As(err, &refusal) && refusal.ErrorCode == codeTooMany {
+		r.cfg.Log.Error("no webhook can be registered: the NATS server takes no more consumers; set default_max_consumers: -1 in the limits of its jetstream block", "error", err)
+	}
 	if err != nil {
 		return unavailable("make a consumer for", err)
 	}
