@@ -29,7 +29,7 @@ func (w *worker) openDurable(ctx context.Context) error {
 	}
 	if err != nil {
 		err = lacksRight(w.s.config.Conn, "CONSUMER.INFO."+w.stream, err)
-		return deleted("the durable consumer "+name, fmt.Errorf("durable consumer %s of %s: %w", name, w.stream, err))
+		return fmt.Errorf("durable consumer %s of %s: %w", name, w.stream, deleted(err))
 	}
 	config := found.CachedInfo().Config
 	if err := w.fit(config); err != nil {
@@ -37,7 +37,10 @@ func (w *worker) openDurable(ctx context.Context) error {
 	}
 	w.begun = true
 	w.beat = config.AckWait / 3
-	w.pull, err = newPull(w.s.config.Conn, w.s.prefix()+"CONSUMER.MSG.NEXT."+w.stream+"."+name, name, 1)
+	if w.pull, err = w.s.newPull(w.stream, name, 1); err == nil {
+		w.pull.owed = w.owed
+		w.pull.repeat()
+	}
 	return err
 }
 
@@ -55,7 +58,7 @@ func (w *worker) makeDurable(ctx context.Context) (jetstream.Consumer, error) {
 	case fromNow:
 		config.DeliverPolicy = jetstream.DeliverNewPolicy
 	case fromAfter:
-		if err := w.s.checkStart(ctx, w.stream, start.sequence); err != nil {
+		if err := w.s.check(ctx, w.stream, start.sequence); err != nil {
 			return nil, err
 		}
 		config.DeliverPolicy, config.OptStartSeq = jetstream.DeliverByStartSequencePolicy, start.sequence+1
@@ -106,14 +109,6 @@ func (w *worker) filters() (filters []string) {
 	return filters
 }
 
-// prefix is what the subjects of questions to JetStream begin with.
-func (s *Subscriber) prefix() string {
-	if s.config.Domain == "" {
-		return jetstream.DefaultAPIPrefix
-	}
-	return "$JS." + s.config.Domain + ".API."
-}
-
 // deliver hands out a message of the durable consumer, and answers it.
 func (w *worker) deliver(ctx context.Context, m *nats.Msg) error {
 	meta, err := m.Metadata()
@@ -121,15 +116,17 @@ func (w *worker) deliver(ctx context.Context, m *nats.Msg) error {
 		return err
 	}
 	msg := newMessage(m, meta, int(meta.NumDelivered))
-	switch w.hand(ctx, msg, w.beat, func() { m.Respond(inProgress) }) {
+	answer := nak // for another, or a later subscriber, at once
+	switch w.hand(ctx, msg, func() { w.s.config.Conn.Publish(m.Reply, inProgress) }) {
 	case acked:
-		return w.answer(ctx, m, ack)
+		answer = ack
 	case nacked:
 		if ctx.Err() == nil {
-			return w.answer(ctx, m, nakAfter(w.s.config.Delay(msg, int(meta.NumDelivered))))
+			answer = nakAfter(w.s.config.Delay(msg, int(meta.NumDelivered)))
 		}
 	}
-	return w.answer(ctx, m, nak) // for another, or a later subscriber, at once
+	w.pull.answer(m, answer)
+	return nil
 }
 
 func nakAfter(delay time.Duration) []byte {
@@ -137,17 +134,6 @@ func nakAfter(delay time.Duration) []byte {
 		return nak
 	}
 	return fmt.Appendf(nil, `%s {"delay":%d}`, nak, delay)
-}
-
-// answer answers a message. While the connection is lost it tries again: without an answer the server would hold up the
-// partition for AckWait, and then deliver a message again that was acked.
-func (w *worker) answer(ctx context.Context, m *nats.Msg, answer []byte) error {
-	for giveUp := time.Now().Add(3 * w.beat); ; sleep(ctx, firstRest) {
-		err := m.Respond(answer)
-		if err == nil || ctx.Err() != nil || errors.Is(err, nats.ErrConnectionClosed) || time.Now().After(giveUp) {
-			return err
-		}
-	}
 }
 
 func partitionOf(stream string) (partition int, ok bool) {

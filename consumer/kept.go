@@ -33,7 +33,7 @@ func (w *worker) openKept(ctx context.Context) error {
 		if w.after, err = w.s.sequenceOf(ctx, w.stream, start); err != nil {
 			return err
 		}
-	} else if err := w.s.checkStart(ctx, w.stream, w.after); err != nil {
+	} else if err := w.s.check(ctx, w.stream, w.after); err != nil {
 		return err
 	}
 	w.begun = true
@@ -42,9 +42,8 @@ func (w *worker) openKept(ctx context.Context) error {
 	if err != nil {
 		return lacksRight(w.s.config.Conn, "CONSUMER.CREATE."+w.stream, err)
 	}
-	name := made.CachedInfo().Name
 	w.delivered = 0
-	w.pull, err = newPull(w.s.config.Conn, w.s.prefix()+"CONSUMER.MSG.NEXT."+w.stream+"."+name, name, keptBatch)
+	w.pull, err = w.s.newPull(w.stream, made.CachedInfo().Name, keptBatch)
 	return err
 }
 
@@ -69,7 +68,7 @@ func (w *worker) deliverKept(ctx context.Context, m *nats.Msg) error {
 	}
 	for deliveries := 1; ; deliveries++ {
 		msg := newMessage(m, meta, deliveries)
-		switch w.hand(ctx, msg, time.Hour, func() {}) {
+		switch w.hand(ctx, msg, nil) {
 		case acked:
 			w.after = meta.Sequence.Stream
 			return nil

@@ -10,12 +10,13 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 const (
-	pullExpires   = time.Minute
-	pullHeartbeat = 15 * time.Second
-	pullStatuses  = 64 // that may wait beside the messages asked for
+	pullExpires   = 30 * time.Second
+	pullHeartbeat = 5 * time.Second // silence for twice that long, and the consumer is looked for
+	pullStatuses  = 64              // that may wait beside the messages asked for
 	closeTimeout  = time.Second
 )
 
@@ -31,7 +32,8 @@ type pull struct {
 	consumer string
 	subject  string // to ask under
 	batch    int
-	asked    int // messages that the server was asked for and did not send yet
+	asked    int       // messages that the server was asked for and did not send yet
+	owed     *nats.Msg // the last answer to a message, until the server confirms it
 
 	sub     *nats.Subscription
 	arrived chan *nats.Msg
@@ -39,9 +41,12 @@ type pull struct {
 	silence *time.Timer
 }
 
-func newPull(nc *nats.Conn, subject, consumer string, batch int) (*pull, error) {
-	p := &pull{nc: nc, consumer: consumer, subject: subject, batch: batch, arrived: make(chan *nats.Msg, 2*batch+pullStatuses)}
-	var err error
+func (s *Subscriber) newPull(stream, consumer string, batch int) (p *pull, err error) {
+	nc := s.config.Conn
+	p = &pull{
+		nc: nc, consumer: consumer, subject: s.prefix() + "CONSUMER.MSG.NEXT." + stream + "." + consumer,
+		batch: batch, arrived: make(chan *nats.Msg, 2*batch+pullStatuses),
+	}
 	if p.sub, err = nc.ChanSubscribe(nc.NewInbox(), p.arrived); err != nil {
 		return nil, err
 	}
@@ -50,16 +55,27 @@ func newPull(nc *nats.Conn, subject, consumer string, batch int) (*pull, error) 
 	return p, nil
 }
 
+// prefix is what the subjects of questions to JetStream begin with.
+func (s *Subscriber) prefix() string {
+	if s.config.Domain == "" {
+		return jetstream.DefaultAPIPrefix
+	}
+	return "$JS." + s.config.Domain + ".API."
+}
+
 // next returns the next message. The error says why the server does not deliver; or it is that of ctx.
 func (p *pull) next(ctx context.Context) (*nats.Msg, error) {
 	p.silence.Reset(2 * pullHeartbeat)
 	for {
+		if ctx.Err() != nil { // what is asked for now would have to be given back
+			return nil, ctx.Err()
+		}
 		if err := p.ask(); err != nil {
 			return nil, err
 		}
 		select {
 		case m := <-p.arrived:
-			if !isStatus(m) {
+			if isMessage(m) {
 				p.asked = max(0, p.asked-1)
 				return m, nil
 			}
@@ -71,7 +87,8 @@ func (p *pull) next(ctx context.Context) (*nats.Msg, error) {
 			if status == nats.CLOSED {
 				return nil, nats.ErrConnectionClosed
 			}
-			p.asked = 0 // what was asked before the connection was lost may be forgotten
+			p.asked = 0 // what was asked and answered before the connection was lost may not have arrived
+			p.repeat()
 		case <-p.silence.C:
 			return nil, lacksRight(p.nc, p.subject, errSilence)
 		case <-ctx.Done():
@@ -91,17 +108,42 @@ func (p *pull) ask() error {
 	if err != nil {
 		return err
 	}
-	p.asked = p.batch
-	return p.nc.PublishRequest(p.subject, p.sub.Subject, question)
+	err = p.nc.PublishRequest(p.subject, p.sub.Subject, question)
+	if err == nil {
+		p.asked = p.batch
+	}
+	if errors.Is(err, nats.ErrConnectionClosed) {
+		return err
+	}
+	return nil // it is asked again when the connection is back
 }
 
-// isStatus says whether a message is one of the server about the questions.
-func isStatus(m *nats.Msg) bool { return len(m.Data) == 0 && m.Header.Get("Status") != "" }
+// answer answers a message, and repeats that until the server confirms it: an answer that was lost with a connection would hold up
+// the stream for AckWait, and have a message delivered again that was acked.
+func (p *pull) answer(m *nats.Msg, answer []byte) {
+	p.owed = &nats.Msg{Subject: m.Reply, Reply: p.sub.Subject, Data: answer}
+	p.repeat()
+}
 
-// heed takes note of what the server says: a heartbeat, that a question expired, or that it will not deliver.
+func (p *pull) repeat() {
+	if p.owed != nil {
+		p.owed.Reply = p.sub.Subject
+		p.nc.PublishMsg(p.owed) // or once the connection is back
+	}
+}
+
+// isMessage tells a message of the stream from what the server says.
+func isMessage(m *nats.Msg) bool {
+	return m.Reply != "" && (len(m.Data) > 0 || m.Header.Get("Status") == "")
+}
+
+// heed takes note of what the server says: that it took an answer, is alive, that a question expired, or that it will not deliver.
 func (p *pull) heed(m *nats.Msg) error {
 	status, what := m.Header.Get("Status"), m.Header.Get("Description")
 	switch {
+	case status == "":
+		p.owed = nil
+		return nil
 	case status == "100":
 		return nil
 	case status == "404", status == "408", status == "409" && strings.EqualFold(what, "Batch Completed"):
@@ -126,7 +168,7 @@ func (p *pull) close() (left []*nats.Msg) {
 	for {
 		select {
 		case m := <-p.arrived:
-			if m != nil && !isStatus(m) {
+			if isMessage(m) {
 				left = append(left, m)
 			}
 		default:

@@ -22,5 +22,8 @@ var (
 )
 
 // After is behind the message with a sequence, of which nothing may be missing: where the messages from there on were
-// pruned, Subscribe returns ErrPruned. After(0) is before the very first.
+// pruned, Subscribe returns a *PrunedError. After(0) is before the very first.
 func After(sequence uint64) Start { return Start{kind: fromAfter, sequence: sequence} }
+
+// Domain is the JetStream domain of the ledger for a user of an account of its own, as `projector consumer add` makes them.
+const Domain = "LEDGER"

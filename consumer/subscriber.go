@@ -153,7 +153,7 @@ func newJetStream(nc *nats.Conn, domain string) (jetstream.JetStream, error) {
 // The channel is closed when ctx ends, when the Subscriber is closed, or when nothing more can come; Err says why then.
 // A connection that is lost, a server that restarts or changes its leader only interrupts it, and is told to the Logger.
 //
-// The error is ErrClosed, ErrUnfit, ErrPruned or ErrAhead, or says what the server did not answer, or not permit.
+// The error is ErrClosed, ErrUnfit, a *PrunedError or ErrAhead, or says what the server did not answer, or not permit.
 func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(s.closing, cancel)
@@ -165,6 +165,9 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	}
 	if err != nil {
 		end()
+		if s.closing.Err() != nil {
+			err = ErrClosed
+		}
 		return nil, fmt.Errorf("subscribe to %s: %w", topic, err)
 	}
 	return out, nil

@@ -3,6 +3,10 @@ package consumer_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -14,20 +18,88 @@ import (
 	"jobtally/consumer"
 )
 
-// TestWatermillSuite holds the Subscriber to what watermill asks of any.
+// TestWatermillSuite holds the Subscriber to what watermill asks of any, with what it promises with a durable consumer.
 func TestWatermillSuite(t *testing.T) {
 	nc := connect(t, startServer(t))
 	make := func(t *testing.T, durable string) (message.Publisher, message.Subscriber) {
 		return &publisher{js: jetStream(t, nc)}, subscriberOfSuite(t, nc, durable)
 	}
+	features := tests.Features{ConsumerGroups: true, GuaranteedOrder: true, Persistent: true}
 	tests.TestPubSub(t, features,
 		func(t *testing.T) (message.Publisher, message.Subscriber) { return make(t, "suite") }, make)
 }
 
-var features = tests.Features{
-	ConsumerGroups:  true,
-	GuaranteedOrder: true,
-	Persistent:      true,
+// ... and without: each subscriber begins at the beginning then.
+func TestWatermillSuiteWithTheCheckpointOfTheCaller(t *testing.T) {
+	nc := connect(t, startServer(t))
+	features := tests.Features{GuaranteedOrder: true, Persistent: true, NewSubscriberReceivesOldMessages: true, ForceShort: true}
+	tests.TestPubSub(t, features, func(t *testing.T) (message.Publisher, message.Subscriber) {
+		return &publisher{js: jetStream(t, nc)}, subscriberOfSuite(t, nc, "")
+	}, nil)
+}
+
+// The suite's own stress test runs all of it ten times at once; here it is four, and the short form.
+func TestWatermillStressSuite(t *testing.T) {
+	t.Setenv("STRESS_TEST_COUNT", "4")
+	nc := connect(t, startServer(t))
+	make := func(t *testing.T, durable string) (message.Publisher, message.Subscriber) {
+		return &publisher{js: jetStream(t, nc)}, subscriberOfSuite(t, nc, durable)
+	}
+	features := tests.Features{ConsumerGroups: true, GuaranteedOrder: true, Persistent: true, ForceShort: true}
+	tests.TestPubSubStressTest(t, features,
+		func(t *testing.T) (message.Publisher, message.Subscriber) { return make(t, "suite") }, make)
+}
+
+// The server is killed twice while messages come and go, and starts again.
+func TestWatermillReconnect(t *testing.T) {
+	port, dir, pid := freePort(t), t.TempDir(), filepath.Join(t.TempDir(), "pid")
+	over := make(chan struct{})
+	ended := make(chan struct{})
+	ready := make(chan struct{}, 10)
+	go func() {
+		defer close(ended)
+		for {
+			c := startChild(t, "server", port, dir)
+			os.WriteFile(pid, fmt.Append(nil, c.Process.Pid), 0o600)
+			select {
+			case <-c.lines:
+				ready <- struct{}{}
+			case <-over:
+			}
+			select {
+			case <-c.lines: // closed: it was killed
+				c.Wait()
+			case <-over:
+				c.kill()
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() { close(over); <-ended })
+	<-ready
+	nc, err := nats.Connect("nats://127.0.0.1:"+port, nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	features := tests.Features{
+		ConsumerGroups: true, GuaranteedOrder: true, Persistent: true,
+		RestartServiceCommand: []string{"sh", "-c", "kill -9 $(cat " + pid + ")"},
+	}
+	tests.TestReconnect(t, tests.TestContext{TestID: tests.NewTestID(), Features: features},
+		func(t *testing.T) (message.Publisher, message.Subscriber) {
+			return &publisher{js: jetStream(t, nc)}, subscriberOfSuite(t, nc, "suite")
+		})
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return fmt.Sprint(l.Addr().(*net.TCPAddr).Port)
 }
 
 // subscriberOfSuite is a Subscriber that makes the stream of a topic before the suite publishes to it.

@@ -16,6 +16,10 @@ const (
 	askTimeout = 5 * time.Second // for an answer of the server
 	firstRest  = 100 * time.Millisecond
 	longRest   = 5 * time.Second // between attempts to go on
+
+	// believed is how often in a row a server says that a consumer is not there until that is believed: one that starts
+	// may not know of it yet.
+	believed = 3
 )
 
 // worker hands out the messages of one stream, one at a time. One goroutine uses it.
@@ -25,7 +29,8 @@ type worker struct {
 	out    chan<- *message.Message
 
 	pull      *pull
-	beat      time.Duration // between signs of life for the durable consumer's message
+	owed      *nats.Msg     // the answer of the last pull that the server did not confirm
+	beat      time.Duration // between signs of life for the message of a durable consumer; 0 without one
 	after     uint64        // where the caller keeps the checkpoint: the last sequence that was acked
 	begun     bool          // whether after is known
 	moved     bool          // something was delivered since the last failure
@@ -51,9 +56,10 @@ func (w *worker) shut() {
 	if w.pull == nil {
 		return
 	}
+	w.owed = w.pull.owed
 	for _, m := range w.pull.close() {
 		if w.s.config.Durable != "" {
-			m.Respond(nak)
+			w.s.config.Conn.Publish(m.Reply, nak)
 		}
 	}
 	if w.s.config.Durable == "" {
@@ -65,14 +71,17 @@ func (w *worker) shut() {
 // run hands out messages until ctx ends, or nothing more can come: then it returns why.
 func (w *worker) run(ctx context.Context) error {
 	defer w.shut()
-	rest := firstRest
+	rest, gone := firstRest, 0
 	for {
 		err := w.serve(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
 		w.shut()
-		if final(err) {
+		if gone++; !errors.Is(err, ErrDeleted) {
+			gone = 0
+		}
+		if final(err) || gone == believed {
 			return err
 		}
 		if w.moved {
@@ -88,7 +97,8 @@ func (w *worker) run(ctx context.Context) error {
 
 // final says whether it is of no use to try again.
 func final(err error) bool {
-	return errors.Is(err, ErrDeleted) || errors.Is(err, ErrPruned) || errors.Is(err, ErrUnfit) || errors.Is(err, nats.ErrConnectionClosed)
+	_, pruned := errors.AsType[*PrunedError](err)
+	return pruned || errors.Is(err, ErrUnfit) || errors.Is(err, nats.ErrConnectionClosed)
 }
 
 // serve hands out messages until something fails.
@@ -124,13 +134,17 @@ const (
 	dropped // ctx ended first
 )
 
-// hand hands a message out and returns what became of it. Every beat it calls alive.
-func (w *worker) hand(ctx context.Context, msg *message.Message, beat time.Duration, alive func()) verdict {
+// hand hands a message out and returns what became of it. Where there is a beat it gives a sign of life with each.
+func (w *worker) hand(ctx context.Context, msg *message.Message, alive func()) verdict {
 	held, cancel := context.WithCancel(ctx)
 	defer cancel()
 	msg.SetContext(held)
-	ticks := time.NewTicker(beat)
-	defer ticks.Stop()
+	var ticks <-chan time.Time
+	if w.beat > 0 {
+		ticker := time.NewTicker(w.beat)
+		defer ticker.Stop()
+		ticks = ticker.C
+	}
 	out, ended := w.out, ctx.Done()
 	var late <-chan time.Time
 	for {
@@ -141,7 +155,7 @@ func (w *worker) hand(ctx context.Context, msg *message.Message, beat time.Durat
 			return acked
 		case <-msg.Nacked():
 			return nacked
-		case <-ticks.C:
+		case <-ticks:
 			alive()
 		case <-ended:
 			if out != nil || w.s.config.CloseTimeout < 0 {
@@ -165,9 +179,9 @@ func sleep(ctx context.Context, d time.Duration) {
 }
 
 // deleted makes ErrDeleted of the answers that say that a consumer, or its stream, is not there.
-func deleted(what string, err error) error {
+func deleted(err error) error {
 	if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
-		return fmt.Errorf("%s: %w: %w", what, ErrDeleted, err)
+		return fmt.Errorf("%w: %w", ErrDeleted, err)
 	}
 	return err
 }

@@ -80,6 +80,10 @@ func (r *Relay) makeDurable(ctx context.Context, e *webhook.Endpoint) error {
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: e.After.Sequence + 1,
 		AckPolicy: jetstream.AckExplicitPolicy, AckWait: r.cfg.ackWait, MaxAckPending: 1, MaxDeliver: -1,
 	})
+	var refusal *jetstream.APIError
+	if errors.As(err, &refusal) && refusal.ErrorCode == codeTooMany {
+		r.cfg.Log.Error("no webhook can be registered: the NATS server takes no more consumers; set default_max_consumers: -1 in the limits of its jetstream block", "error", err)
+	}
 	if err != nil {
 		return unavailable("make a consumer for", err)
 	}
@@ -130,8 +134,8 @@ func (r *Relay) list(ctx context.Context, filter string) (all []webhook.Endpoint
 	return all, nil
 }
 
-// Change changes an endpoint, if it has the version given, or any where that is 0. One that is enabled goes on where it
-// stopped, at once. The error is events.ErrNotFound, webhook.ErrVersion, or a *webhook.URLError.
+// Change changes an endpoint, if it has the version given, or any where that is 0. One that is enabled, or leads elsewhere, goes
+// on where it stopped, at once. The error is events.ErrNotFound, webhook.ErrVersion, or a *webhook.URLError.
 func (r *Relay) Change(ctx context.Context, account, id string, version uint64, c webhook.Change) (webhook.Endpoint, error) {
 	if c.URL != nil {
 		if err := r.sender.guard.checkURL(*c.URL); err != nil {
@@ -139,7 +143,7 @@ func (r *Relay) Change(ctx context.Context, account, id string, version uint64, 
 		}
 	}
 	e, err := r.change(ctx, account, id, version, func(e *webhook.Endpoint) { apply(e, c, r.cfg.Now().UTC()) })
-	if err == nil && c.Enabled != nil && *c.Enabled {
+	if err == nil && (c.URL != nil || c.Enabled != nil && *c.Enabled) {
 		err = r.startAfresh(ctx, &e)
 	}
 	return e, err

@@ -106,27 +106,45 @@ func (b *switchboard) follow(ctx context.Context) error {
 		return err
 	}
 	defer messages.Stop()
+	seen, pending := map[string]bool{}, changes.CachedInfo().NumPending
 	for {
+		if pending == 0 && seen != nil {
+			b.stopUnseen(seen)
+			seen = nil
+		}
 		m, err := messages.Next(jetstream.NextContext(ctx))
 		if err != nil {
 			return err
 		}
-		if err := b.take(ctx, m); err != nil {
+		meta, err := m.Metadata()
+		if err != nil {
+			return err
+		}
+		if pending = meta.NumPending; seen != nil {
+			seen[strings.TrimPrefix(m.Subject(), bucketSubject)] = true
+		}
+		if err := b.take(ctx, m, meta); err != nil {
 			return err
 		}
 	}
 }
 
+// stopUnseen stops the handlers of endpoints that are not there any more: they were removed while nobody followed.
+func (b *switchboard) stopUnseen(seen map[string]bool) {
+	for key, w := range b.workers {
+		if !seen[key] {
+			w.handler.Stop()
+			delete(b.workers, key)
+		}
+	}
+}
+
 // take takes in a revision of a key.
-func (b *switchboard) take(ctx context.Context, m jetstream.Msg) error {
+func (b *switchboard) take(ctx context.Context, m jetstream.Msg, meta *jetstream.MsgMetadata) error {
 	key := strings.TrimPrefix(m.Subject(), bucketSubject)
 	account, id, is := cutKey(key)
 	if !is {
 		return nil
-	}
-	meta, err := m.Metadata()
-	if err != nil {
-		return err
 	}
 	var e webhook.Endpoint
 	if m.Headers().Get(operationHeader) == "" {

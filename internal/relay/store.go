@@ -32,6 +32,7 @@ const (
 	deliveriesAtMost  = 1000 // of an endpoint
 	deliveriesMaxAge  = 30 * 24 * time.Hour
 	duplicateWindow   = 100 * time.Millisecond // the least that a server takes: nothing here has a Nats-Msg-Id
+	codeTooMany       = 10026                  // consumers of a stream
 	codeWrongLast     = 10071
 	codeWrongLastThen = 10164 // the same, said by a server that keeps several copies
 )
