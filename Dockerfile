@@ -4,6 +4,7 @@ WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY cmd cmd
+COPY consumer consumer
 COPY internal internal
 COPY docs/docs.go docs/openapi.yaml docs/asyncapi.yaml docs/
 COPY docs/schemas docs/schemas

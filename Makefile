@@ -24,7 +24,7 @@ test: test-tools ## Run all tests under the race detector
 	$(GO) test -race ./...
 
 test-kills: test-tools ## Kill the service under load KILLS times (20) and check every answer it gave
-	$(GO) test -race -count=1 -v -run Kill ./cmd/api -args -kills $(KILLS)
+	$(GO) test -race -count=1 -v -run Kill ./cmd/api -args -kills $(KILLS) -relay-kills $(KILLS)
 
 fuzz: ## Fuzz every fuzz test for FUZZTIME (60s) each
 	@set -e; grep -rhoE --include='*_test.go' '^func (Fuzz[A-Za-z]+)' -H internal | while IFS=: read -r file line; do \

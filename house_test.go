@@ -26,13 +26,14 @@ var house = map[string]struct {
 	alone  []string // with whom it shares one, that one names it too
 }{
 	"cmd/api":               {inside: []string{"internal/cli", "internal/events", "internal/http", "internal/node", "internal/telemetry", "internal/token"}},
-	"cmd/projector":         {inside: []string{"internal/archive", "internal/capture", "internal/cli", "internal/events", "internal/ledger", "internal/near", "internal/node", "internal/projections", "internal/replay", "internal/telemetry", "internal/token"}},
+	"cmd/projector":         {inside: []string{"internal/archive", "internal/capture", "internal/cli", "internal/events", "internal/ledger", "internal/near", "internal/node", "internal/projections", "internal/relay", "internal/replay", "internal/telemetry", "internal/token", "internal/webhook"}},
 	"internal/cli":          {alone: []string{"github.com/alecthomas/kong"}},
-	"internal/node":         {inside: []string{"internal/capture", "internal/events", "internal/feed", "internal/ledger", "internal/projections", "internal/replay"}},
-	"internal/http":         {inside: []string{"docs", "internal/capture", "internal/contract", "internal/events", "internal/feed", "internal/near", "internal/token"}, alone: []string{"github.com/labstack/echo"}},
+	"internal/node":         {inside: []string{"internal/capture", "internal/events", "internal/feed", "internal/ledger", "internal/projections", "internal/relay", "internal/replay"}},
+	"internal/http":         {inside: []string{"docs", "internal/capture", "internal/contract", "internal/events", "internal/feed", "internal/near", "internal/token", "internal/webhook"}, alone: []string{"github.com/labstack/echo"}},
 	"internal/projections":  {inside: []string{"internal/capture", "internal/events"}, alone: []string{"github.com/mattn/go-sqlite3"}},
 	"internal/ledger":       {inside: []string{"internal/events"}, alone: []string{"github.com/nats-io/"}},
-	"internal/telemetry":    {inside: []string{"internal/events", "internal/feed", "internal/node"}, alone: []string{"github.com/prometheus/", "go.opentelemetry.io/"}},
+	"internal/relay":        {inside: []string{"consumer", "internal/events", "internal/webhook"}, alone: []string{"github.com/nats-io/", "github.com/ThreeDotsLabs/"}},
+	"internal/telemetry":    {inside: []string{"internal/events", "internal/feed", "internal/node", "internal/relay", "internal/webhook"}, alone: []string{"github.com/prometheus/", "go.opentelemetry.io/"}},
 	"internal/archive":      {inside: []string{"internal/capture", "internal/events", "internal/replay"}},
 	"internal/replay":       {inside: []string{"internal/capture", "internal/events"}},
 	"internal/capture":      {inside: []string{"internal/events"}},

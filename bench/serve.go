@@ -79,8 +79,12 @@ func constantServer(held string) (*nethttp.Server, error) {
 		Folded:   func(int) uint64 { return 1 },
 		CaughtUp: func() bool { return true },
 		Ready:    func(context.Context) error { return nil },
+		Webhooks: noWebhooks,
 	}}), nil
 }
+
+// noWebhooks stands for the relay, which is not measured here.
+func noWebhooks() (http.Webhooks, error) { return http.Webhooks{}, events.ErrUnavailable }
 
 // bareServer has one handler, and nothing before it.
 func bareServer() *nethttp.Server {
@@ -105,6 +109,7 @@ func startInProcess(ctx context.Context, dir string) (*service, error) {
 		Jobs: n.Projection.Jobs, Lookup: n.Projection.Lookup, Await: n.Projection.Await, Decision: n.Projection.Decision,
 		Requester: n.Requester, CountsIn: n.Projection.CountsIn, Quota: n.Projection.Quota, Job: n.Projection.Job, Tokens: n.Projection.Tokens, NoteUse: n.NoteUse,
 		Folded: n.Projection.Folded, CaughtUp: n.CaughtUp, Outdated: n.Projection.Outdated, Events: n.Events, Ready: n.Ready,
+		Webhooks: noWebhooks,
 	}})
 	go func() { ended <- listenAndServe(serving, server, func(a string) { addr <- a }) }()
 	s := &service{stop: func() error { cancel(); return errors.Join(<-ended, n.Close()) }}

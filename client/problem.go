@@ -33,6 +33,12 @@ const (
 	PositionNotReached   Code = "position_not_reached"
 	Interrupted          Code = "interrupted"
 	NotReady             Code = "not_ready"
+
+	WebhookNotFound        Code = "webhook_not_found"
+	TooManyWebhooks        Code = "too_many_webhooks"
+	WebhookTestRunning     Code = "webhook_test_running"
+	WebhookVersionConflict Code = "webhook_version_conflict"
+	WebhooksUnavailable    Code = "webhooks_unavailable"
 )
 
 // Error returns the code.
@@ -54,7 +60,7 @@ type Problem struct {
 	ResetDate string   `json:"reset_date"`
 	Receipt   *Receipt `json:"receipt,omitempty"`
 
-	Version int64 `json:"version,omitempty"` // of version_conflict: the version that the job has
+	Version int64 `json:"version,omitempty"` // of version_conflict and webhook_version_conflict: the version that there is
 
 	RequestID  string        `json:"-"` // by which the service's log knows the call
 	RetryAfter time.Duration `json:"-"` // how long the service asks to wait; 0 where it does not

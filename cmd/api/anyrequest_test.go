@@ -106,6 +106,7 @@ func (s *service) drivers(t *testing.T, n int) []*driver {
 			generator: generator{Rand: rand.New(rand.NewPCG(*seed, uint64(i))), urls: 200, known: map[string][]string{
 				"AccountName":    {"victim-0", "victim-1", fmt.Sprintf("victim-%d", i), "nobody"},
 				"IdempotencyKey": {"k1", "k2", "k3", fmt.Sprintf("k-%d", i), `"a \"quoted\" \\ key"`},
+				"WebhookURL":     {"https://hooks.invalid/", "https://hooks.invalid:8443/a?b=c", "https://\u00fcber.invalid/"},
 				"EntityTags":     {`"1"`, `"2"`, `"1", "2", "3"`, "*", `W/"1"`},
 				"Plan":           {"free", "pro"}, "Position": {"0-1"}, "PositionOrBeginning": {"0-0", "0-1"}, "LastEventID": {"0-0", "0-1", ""}, "JobEventType": {"jobtally.job.captured", "jobtally.job.deleted.v1,jobtally.job.updated"}, "Month": {time.Now().UTC().Format("2006-01")},
 			}},
@@ -346,9 +347,10 @@ func (d *driver) judgeHonest(o *contract.Operation, x *contracttest.Exchange) er
 
 // The values that an answer may tell, by the schema of which they are.
 var learnable = map[string]*regexp.Regexp{
-	"JobID":    regexp.MustCompile(`"(job_[a-z2-7]{24})"`),
-	"Position": regexp.MustCompile(`"position":"([0-9]+-[0-9]+)"`),
-	"TokenID":  regexp.MustCompile(`"id":"([0-9A-Za-z]{12})"`),
+	"JobID":     regexp.MustCompile(`"(job_[a-z2-7]{24})"`),
+	"Position":  regexp.MustCompile(`"position":"([0-9]+-[0-9]+)"`),
+	"WebhookID": regexp.MustCompile(`"id":"(wh_[a-z2-7]{20})"`),
+	"TokenID":   regexp.MustCompile(`"id":"([0-9A-Za-z]{12})"`),
 }
 
 // learn keeps some of what an answer tells, to ask for it later.

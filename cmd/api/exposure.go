@@ -1,14 +1,12 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	nethttp "net/http"
-	"net/netip"
-	"strings"
 
+	"jobtally/internal/cli"
 	"jobtally/internal/http"
 )
 
@@ -17,7 +15,7 @@ type Exposure struct {
 	TLSCert string `name:"tls-cert" and:"tls" placeholder:"FILE" help:"Certificate in PEM, with those between it and the root (default: none; plain HTTP). Then the service speaks HTTPS only, with HTTP/2. Read again when it changes."`
 	TLSKey  string `name:"tls-key" and:"tls" placeholder:"FILE" help:"Key of the certificate, in PEM (default: none)."`
 
-	TrustedProxies networks `placeholder:"CIDR,..." help:"Networks of the proxies in front, whose X-Forwarded-For is believed (default: none; the peer is the client)."`
+	TrustedProxies cli.Networks `placeholder:"CIDR,..." help:"Networks of the proxies in front, whose X-Forwarded-For is believed (default: none; the peer is the client)."`
 
 	MaxConnections              uint `default:"4096" placeholder:"N" help:"Open connections in all (default: ${default}; 0 for any number). More are closed at once."`
 	MaxConnectionsPerAddress    uint `default:"256" placeholder:"N" help:"... of one client address (default: ${default}; 0 for any number): an IPv4 address or an IPv6 /64. Trusted proxies have no such limit."`
@@ -27,30 +25,6 @@ type Exposure struct {
 	RequestsPerSecond           uint `default:"50" placeholder:"N" help:"Requests a second of one token (default: ${default}; 0 for any number), averaged over 10 seconds: who sent none for so long may send ten times as many at once. More get 429. This is not the quota."`
 	RequestsPerSecondPerAddress uint `default:"100" placeholder:"N" help:"... of one client address (default: ${default}; 0 for any number). A token that is not accepted counts as 20 requests."`
 	LimitLoopback               bool `help:"Hold clients on this machine to these limits too (default: no; they are held to --max-connections only)."`
-}
-
-// networks is a list of networks, or of single addresses.
-type networks []netip.Prefix
-
-// UnmarshalText reads 10.0.0.0/8,192.0.2.1 and the like.
-func (n *networks) UnmarshalText(text []byte) error {
-	var read networks
-	for _, entry := range strings.Split(string(text), ",") {
-		entry = strings.TrimSpace(entry)
-		network, err := netip.ParsePrefix(entry)
-		if address, one := netip.ParseAddr(entry); one == nil {
-			network, err = netip.PrefixFrom(address, address.BitLen()), nil
-		}
-		if network.Addr().Is4In6() { // clients are told apart as IPv4, and none would be in it
-			err = errors.New("IPv4 in IPv6")
-		}
-		if err != nil || network != network.Masked() {
-			return fmt.Errorf("%q is not a network: write it like 10.0.0.0/8 or 192.0.2.1", entry)
-		}
-		read = append(read, network)
-	}
-	*n = read
-	return nil
 }
 
 // limit completes the configuration of the API with what the flags say.

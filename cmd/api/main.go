@@ -41,6 +41,7 @@ type flags struct {
 	Plans      cli.Plans `default:"free=50,pro=500,premium=-1,enterprise=-1" placeholder:"NAME=LIMIT,..." help:"Plans with their captures a month, -1 for unlimited (default: ${default}). A change does not touch accounts that are open."`
 	Sync       cli.Sync  `default:"always" placeholder:"always|DURATION" help:"When the embedded NATS server syncs to disk (default: ${default}). always loses nothing acknowledged to a power failure; 1s may lose the last second, and answers a single client sooner."`
 	Exposure
+	cli.Webhooks
 	cli.Telemetry
 	cli.Logging
 }
@@ -90,13 +91,15 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer, now fun
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
 	watching.Watch(n)
+	relay := n.StartRelay(starting, node.RelayConfig{Allow: f.WebhookAllow, Log: log, Observer: watching.Relay()})
+	watching.WatchRelay(relay.Census)
 	catchUp(ctx, n, log)
 	if err := f.open(starting, n, now, stdout, curl(listener, proof)); err != nil {
 		return unlessStopped(ctx, err)
 	}
 	log.Info("listening", "addr", listener.Addr().String(), "data", f.Data, "tls", proof != nil)
 	cfg := f.limit(http.Config{
-		Backend: backend(n, watching), Plans: f.Plans, Now: now, Log: log,
+		Backend: backend(n, relay, watching), Plans: f.Plans, Now: now, Log: log,
 		Observer: http.Observer{Began: watching.Began(), Answered: watching.Answered(), Streams: http.StreamObserver{
 			Began: watching.StreamBegan(), Told: watching.StreamTold(), Ended: watching.StreamEnded(),
 		}},
@@ -150,8 +153,9 @@ func (f flags) config(now func() time.Time, log *slog.Logger, observer node.Obse
 	}
 }
 
-func backend(n *node.Node, watching *telemetry.Telemetry) http.Backend {
+func backend(n *node.Node, relay *node.Relay, watching *telemetry.Telemetry) http.Backend {
 	return http.Backend{
+		Webhooks:   func() (http.Webhooks, error) { return webhooks(relay) },
 		Partitions: n.Ledger.Partitions,
 		Append:     watching.Append(n.Append),
 		AppendAll:  watching.AppendAll(n.AppendAll),
@@ -180,6 +184,18 @@ func backend(n *node.Node, watching *telemetry.Telemetry) http.Backend {
 		Events:     n.Events,
 		Ready:      n.Ready,
 	}
+}
+
+// webhooks returns what the API needs of the relay as it is now.
+func webhooks(of *node.Relay) (http.Webhooks, error) {
+	relay, err := of.Now()
+	if err != nil {
+		return http.Webhooks{}, err
+	}
+	return http.Webhooks{
+		Create: relay.Create, List: relay.List, Get: relay.Get, Progress: relay.Progress, Change: relay.Change, Rotate: relay.Rotate,
+		Remove: relay.Remove, Test: relay.Test, Deliveries: relay.Deliveries,
+	}, nil
 }
 
 // answer serves until ctx ends, then takes no more and answers what is in flight. Who still waits for a decision

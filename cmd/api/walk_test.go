@@ -30,6 +30,7 @@ type example struct {
 func examplesOf(anna victim) map[string]example {
 	account, nobody := map[string]string{"account": "anna"}, map[string]string{"account": "nobody"}
 	token, noToken := map[string]string{"account": "anna", "token": anna.token[3:15]}, map[string]string{"account": "nobody", "token": "000000000000"}
+	hook, noHook := map[string]string{"id": anna.hook}, map[string]string{"id": "wh_aaaaaaaaaaaaaaaaaaaa"}
 	return map[string]example{
 		"GET /livez":  {public: true},
 		"GET /readyz": {public: true},
@@ -60,9 +61,17 @@ func examplesOf(anna victim) map[string]example {
 		"DELETE /api/jobs/:id": {
 			theirs: map[string]string{"id": anna.job}, nobody: map[string]string{"id": "job_aaaaaaaaaaaaaaaaaaaaaaaa"},
 		},
-		"GET /api/account":         {},
-		"GET /api/admin/accounts":  {admin: true},
-		"POST /api/admin/accounts": {admin: true, body: `{"account":"anna"}`},
+		"GET /api/webhooks":                {},
+		"POST /api/webhooks":               {body: `{"url":"https://hooks.invalid/bob"}`},
+		"GET /api/webhooks/:id":            {theirs: hook, nobody: noHook},
+		"PATCH /api/webhooks/:id":          {theirs: hook, nobody: noHook, body: `{"enabled":false}`},
+		"DELETE /api/webhooks/:id":         {theirs: hook, nobody: noHook},
+		"POST /api/webhooks/:id/secret":    {theirs: hook, nobody: noHook, body: `{}`},
+		"POST /api/webhooks/:id/test":      {theirs: hook, nobody: noHook},
+		"GET /api/webhooks/:id/deliveries": {theirs: hook, nobody: noHook},
+		"GET /api/account":                 {},
+		"GET /api/admin/accounts":          {admin: true},
+		"POST /api/admin/accounts":         {admin: true, body: `{"account":"anna"}`},
 
 		"GET /api/admin/accounts/:account":                  {admin: true, theirs: account, nobody: nobody},
 		"DELETE /api/admin/accounts/:account":               {admin: true, theirs: account, nobody: nobody},
@@ -77,6 +86,7 @@ func examplesOf(anna victim) map[string]example {
 type victim struct {
 	client
 	job, position string
+	hook          string   // a webhook
 	marks         []string // what only an answer to her may have in it
 }
 
@@ -85,7 +95,8 @@ func newVictim(t *testing.T, c client) victim {
 	body := posting{Title: "secret-anna-title", Company: "secret-anna-company", SourceURL: jobURL(1)}.json()
 	r := c.post(t, body, "Idempotency-Key: secret-anna-key").wants(t, http.StatusCreated)
 	c.post(t, strings.Replace(body, jobURL(1), jobURL(2), 1)).wants(t, http.StatusCreated)
-	return victim{c, r.Job.ID, r.Receipt.Position, []string{"secret-anna", r.Job.ID, r.Receipt.Digest, `"anna"`}}
+	hook := c.hook(t, `{"url":"https://secret-anna.invalid/hooks"}`)
+	return victim{c, r.Job.ID, r.Receipt.Position, hook.ID, []string{"secret-anna", r.Job.ID, r.Receipt.Digest, hook.ID, hook.Secret, `"anna"`}}
 }
 
 // fill puts values in the place of the parameters of a path.
@@ -167,7 +178,11 @@ func TestNoRouteTellsOfAnotherAccount(t *testing.T) {
 	reader, _ := ops.issue(t, "bob", `{"scopes":["jobs:read"]}`)
 	writer, _ := ops.issue(t, "bob", `{"scopes":["jobs:write"]}`)
 	lacking := map[string]client{events.ScopeJobsRead: writer, events.ScopeJobsWrite: reader, events.ScopeAdmin: bob}
-	before := []reply{anna.get(t, "/api/jobs/quota"), anna.get(t, "/api/jobs/"+anna.job)}
+	untouched := []string{"/api/jobs/quota", "/api/jobs/" + anna.job, "/api/webhooks"}
+	var before []reply
+	for _, path := range untouched {
+		before = append(before, anna.get(t, path))
+	}
 
 	examples, routes := examplesOf(anna), internalhttp.Routes()
 	for route := range examples {
@@ -222,7 +237,7 @@ func TestNoRouteTellsOfAnotherAccount(t *testing.T) {
 			}
 		})
 	}
-	for i, path := range []string{"/api/jobs/quota", "/api/jobs/" + anna.job} {
+	for i, path := range untouched {
 		anna.get(t, path).wantsSame(t, before[i])
 	}
 }
@@ -233,7 +248,7 @@ func scopeOf(route string) string {
 	switch {
 	case strings.HasPrefix(path, "/api/admin"):
 		return events.ScopeAdmin
-	case !strings.HasPrefix(path, "/api/jobs"):
+	case !strings.HasPrefix(path, "/api/jobs") && !strings.HasPrefix(path, "/api/webhooks"):
 		return ""
 	case method == http.MethodGet || method == http.MethodHead:
 		return events.ScopeJobsRead

@@ -28,7 +28,8 @@ type answer struct {
 	Used      int64
 	Limit     int64
 	Remaining int64
-	Token     any // of an issue its text
+	Code      string // of a problem
+	Token     any    // of an issue its text
 	ID        string
 }
 

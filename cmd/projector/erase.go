@@ -41,7 +41,8 @@ func (c *eraseCmd) Run(s *session) (err error) {
 		return err
 	}
 	if !c.Yes && !erasure.Again {
-		if err := c.confirm(s); err != nil {
+		question := fmt.Sprintf("Everything of account %s will be gone for good. Type its name to go on: ", c.Account)
+		if err := s.confirm(question, c.Account, "that is not its name: nothing was erased"); err != nil {
 			return err
 		}
 	}
@@ -86,18 +87,18 @@ func counts(months []events.ErasedMonth) string {
 	return strings.Join(texts, "; ")
 }
 
-// confirm has the operator type the name of the account.
-func (c *eraseCmd) confirm(s *session) error {
-	fmt.Fprintf(s.stderr, "Everything of account %s will be gone for good. Type its name to go on: ", c.Account)
+// confirm asks the operator something, and has what it is about typed to go on. The error says what was not done instead.
+func (s *session) confirm(question, expected, instead string) error {
+	fmt.Fprint(s.stderr, question)
 	typed := make(chan string, 1)
 	go func() {
 		line, _ := bufio.NewReader(s.stdin).ReadString('\n')
 		typed <- strings.TrimSpace(line)
 	}()
 	select {
-	case name := <-typed:
-		if name != c.Account {
-			return errors.New("that is not its name: nothing was erased")
+	case text := <-typed:
+		if text != expected {
+			return errors.New(instead)
 		}
 		return nil
 	case <-s.ctx.Done():

@@ -43,6 +43,15 @@ type flags struct {
 		List   consumerListCmd   `cmd:"" help:"Print the consumers on NATS, and how far each is."`
 		Remove consumerRemoveCmd `cmd:"" help:"Remove a consumer, with the place that it had got to."`
 	} `cmd:"" help:"Who reads decisions on NATS."`
+	Webhook struct {
+		List       webhookListCmd       `cmd:"" help:"Print the webhooks of an account, or of all."`
+		Show       webhookShowCmd       `cmd:"" help:"Print a webhook, and how far the delivery of its events is."`
+		Enable     webhookEnableCmd     `cmd:"" help:"Have events sent to a webhook again, from where it stopped."`
+		Disable    webhookDisableCmd    `cmd:"" help:"Have nothing sent to a webhook until it is enabled again. No event is lost meanwhile."`
+		Remove     webhookRemoveCmd     `cmd:"" help:"Remove a webhook, with its log of deliveries and its poison queue."`
+		Redrive    webhookRedriveCmd    `cmd:"" help:"Send again what is in the poison queue of a webhook, in order; what is accepted leaves it. Exits with 1 where something is left. With --redeliver, send a stretch of decided events again instead, though they were delivered."`
+		Deliveries webhookDeliveriesCmd `cmd:"" help:"Print the latest deliveries to a webhook, the latest first."`
+	} `cmd:"" help:"Webhooks of accounts."`
 	cli.Logging
 }
 

@@ -12,6 +12,7 @@ import (
 type runCmd struct {
 	NATS string `name:"nats" required:"" placeholder:"URL" help:"URL of the NATS server that has the ledger. The embedded one needs no projector: the service is its own."`
 	Data string `required:"" placeholder:"DIR" help:"Data directory for this projector's own projection. One process has it at a time."`
+	cli.Webhooks
 	cli.Telemetry
 }
 
@@ -32,6 +33,8 @@ func (c *runCmd) Run(s *session) error {
 		return err
 	}
 	watching.Watch(n)
+	relay := n.StartRelay(s.ctx, node.RelayConfig{Allow: c.WebhookAllow, Log: s.log, Observer: watching.Relay()})
+	watching.WatchRelay(relay.Census)
 	s.log.Info("deciding", "partitions", n.Ledger.Partitions, "data", c.Data)
 	<-s.ctx.Done()
 	s.log.Info("stopping")

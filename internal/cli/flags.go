@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -73,4 +75,28 @@ func (p Plans) Limit(plan string) (int64, error) {
 			strings.Join(slices.Sorted(maps.Keys(p)), ", "))
 	}
 	return limit, nil
+}
+
+// Networks is a list of networks, or of single addresses.
+type Networks []netip.Prefix
+
+// UnmarshalText reads 10.0.0.0/8,192.0.2.1 and the like.
+func (n *Networks) UnmarshalText(text []byte) error {
+	var read Networks
+	for _, entry := range strings.Split(string(text), ",") {
+		entry = strings.TrimSpace(entry)
+		network, err := netip.ParsePrefix(entry)
+		if address, one := netip.ParseAddr(entry); one == nil {
+			network, err = netip.PrefixFrom(address, address.BitLen()), nil
+		}
+		if network.Addr().Is4In6() { // addresses are told apart as IPv4, and none would be in it
+			err = errors.New("IPv4 in IPv6")
+		}
+		if err != nil || network != network.Masked() {
+			return fmt.Errorf("%q is not a network: write it like 10.0.0.0/8 or 192.0.2.1", entry)
+		}
+		read = append(read, network)
+	}
+	*n = read
+	return nil
 }

@@ -76,6 +76,8 @@ type Backend struct {
 	// saw, or nothing. Both cost next to nothing.
 	NoteUse  func(tokenID string, at time.Time)
 	LastUsed func(tokenID string) (day string)
+	// Webhooks returns the relay of this node. The error is events.ErrUnavailable while it has none.
+	Webhooks func() (Webhooks, error)
 	// Folded returns the sequence up to which this node has folded a partition.
 	Folded func(partition int) uint64
 	// CaughtUp says whether this node has folded what the ledger had when it started. Before, an answer could be older
@@ -187,7 +189,8 @@ func (cfg Config) withDefaults() Config {
 	return cfg
 }
 
-// api holds what the handlers share. Nothing in it changes after NewHandler but what the limiter remembers.
+// api holds what the handlers share. Nothing in it changes after NewHandler but what the limiter remembers, and which
+// webhooks are sent a test.
 type api struct {
 	backend  Backend
 	plans    map[string]int64
@@ -197,6 +200,7 @@ type api struct {
 	replays  chan struct{} // holds one for each replay under way
 	limits   *limiter
 	page     func() (contractPage, error)
+	tests    underTest
 
 	beatEvery   time.Duration
 	takeTimeout time.Duration
@@ -225,6 +229,7 @@ func (a *api) route(e *echo.Echo) {
 	e.PATCH("/api/jobs/:id", writing(a.patchJob))
 	e.DELETE("/api/jobs/:id", writing(a.deleteJob))
 	get("/api/account", a.authenticated("", a.getOwnAccount))
+	a.routeWebhooks(e, get, reading, writing)
 	a.routeAdministration(e, get)
 	get("/livez", a.getLive)
 	get("/readyz", a.getReady)

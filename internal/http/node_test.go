@@ -40,6 +40,7 @@ type node struct {
 	folded    chan struct{} // closed and replaced whenever something is folded
 	used      map[string]time.Time
 	feed      *feed.Feed
+	hooks     hooks
 }
 
 // newNode returns a node at which anna may capture two jobs a month and bob without end. It is 10:20:30.456 on
@@ -67,6 +68,7 @@ func newNode(t *testing.T) *node {
 		Account: n.account, Accounts: n.accounts, TokensOf: n.tokensOf,
 		NoteUse:  func(id string, at time.Time) { n.mu.Lock(); defer n.mu.Unlock(); n.used[id] = at },
 		LastUsed: n.lastUsed,
+		Webhooks: func() (Webhooks, error) { return n.hooks.relay(), nil },
 		Folded:   func(int) uint64 { n.mu.Lock(); defer n.mu.Unlock(); return uint64(len(n.decisions)) },
 		CaughtUp: func() bool { return true },
 		Events:   n.events,
@@ -279,6 +281,14 @@ type exchange struct {
 // and a body without a Content-Type is JSON.
 func (n *node) send(t *testing.T, method, path, body string, headers ...string) exchange {
 	t.Helper()
+	log := slog.New(slog.NewJSONHandler(&n.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	handler := NewHandler(Config{Backend: n.Backend, Plans: catalogue, Now: func() time.Time { return n.now }, Log: log})
+	return n.sendTo(t, handler, method, path, body, headers...)
+}
+
+// sendTo sends it to a handler of its own.
+func (n *node) sendTo(t *testing.T, handler nethttp.Handler, method, path, body string, headers ...string) exchange {
+	t.Helper()
 	r := httptest.NewRequest(method, path, strings.NewReader(body))
 	for _, h := range headers {
 		name, value, _ := strings.Cut(h, ": ")
@@ -291,8 +301,7 @@ func (n *node) send(t *testing.T, method, path, body string, headers ...string) 
 		r.Header.Set("Content-Type", "application/json")
 	}
 	w := httptest.NewRecorder()
-	log := slog.New(slog.NewJSONHandler(&n.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	NewHandler(Config{Backend: n.Backend, Plans: catalogue, Now: func() time.Time { return n.now }, Log: log}).ServeHTTP(w, r)
+	handler.ServeHTTP(w, r)
 	answered := w.Result()
 	text, err := io.ReadAll(answered.Body)
 	if err != nil {

@@ -3,6 +3,7 @@ package http
 import (
 	"context"
 	"errors"
+	"fmt"
 	nethttp "net/http"
 	"strconv"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"jobtally/internal/events"
+	"jobtally/internal/webhook"
 )
 
 // code names a kind of problem for ever: clients match it.
@@ -54,6 +56,11 @@ const (
 	codeInterrupted           code = "interrupted"
 	codeNotReady              code = "not_ready"
 	codeReplayUnavailable     code = "replay_unavailable"
+	codeWebhookNotFound       code = "webhook_not_found"
+	codeTooManyWebhooks       code = "too_many_webhooks"
+	codeWebhookTestRunning    code = "webhook_test_running"
+	codeWebhookChanged        code = "webhook_version_conflict"
+	codeWebhooksUnavailable   code = "webhooks_unavailable"
 )
 
 const (
@@ -118,6 +125,13 @@ var kinds = map[code]kind{
 	codeNotReady:    {503, "Not ready", ""},
 
 	codeReplayUnavailable: {503, "The month cannot be replayed right now", ""},
+
+	codeWebhookNotFound: {404, "No such webhook", "the account has no webhook with this id"},
+	codeTooManyWebhooks: {409, "The account has as many webhooks as it may have",
+		fmt.Sprintf("an account has at most %d webhooks; nothing was registered: change one that is there, or delete it first", webhook.MaxPerAccount)},
+	codeWebhookTestRunning:  {409, "A test is under way", "the webhook is being sent a test already; wait for the answer to that"},
+	codeWebhookChanged:      {412, "The webhook has another version", ""},
+	codeWebhooksUnavailable: {503, "Webhooks are not to be had right now", "nothing was changed; send the request again later"},
 }
 
 // problem is the error of a handler that the client is told as it is: RFC 9457 problem details.
@@ -132,7 +146,7 @@ type problem struct {
 	Errors           []fieldError `json:"errors,omitempty"`            // invalid_request
 	ViolatedPolicies []string     `json:"violated-policies,omitempty"` // quota_exceeded, and so is the quota
 	*quotaForm
-	Version int64    `json:"version,omitempty"` // version_conflict: of the job now
+	Version int64    `json:"version,omitempty"` // version_conflict, webhook_version_conflict: of what is there now
 	Receipt *receipt `json:"receipt,omitempty"` // of a decision
 
 	scope      string        // that is missing: for WWW-Authenticate

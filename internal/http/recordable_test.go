@@ -21,7 +21,15 @@ var recording = map[string][2]string{
 	"PUT " + annasAccount + "/plan":    {"application/json", `{"plan":"pro"}`},
 	"POST " + annasAccount + "/tokens": {"application/json", `{}`},
 	"DELETE " + annasAccount:           {},
+
+	"POST " + webhooksPath:            {"application/json", `{"url":"https://example.com/hooks"}`},
+	"PATCH " + testWebhook:            {mergePatchContentType, `{"enabled":false}`},
+	"DELETE " + testWebhook:           {},
+	"POST " + testWebhook + "/secret": {"application/json", `{}`},
+	"POST " + testWebhook + "/test":   {},
 }
+
+const testWebhook = webhooksPath + "/wh_aaaaaaaaaaaaaaaaaaaa"
 
 const testJob = "job_aaaaaaaaaaaaaaaaaaaaaaaa"
 
@@ -55,9 +63,13 @@ func TestNothingIsRecordedForATokenThatWasRevokedMeanwhile(t *testing.T) {
 				if body[0] != "" {
 					headers = append(headers, "Content-Type: "+body[0])
 				}
+				n.hooks.add("bob", "wh_aaaaaaaaaaaaaaaaaaaa")
 				n.send(t, method, path, body[1], headers...).wantsProblem(t, gone.want)
 				if len(n.requests) != 5 {
 					t.Errorf("recorded %+v", n.requests[5:])
+				}
+				if n.hooks.changes != 0 {
+					t.Errorf("webhooks were changed or tested: %d", n.hooks.changes)
 				}
 			})
 		}

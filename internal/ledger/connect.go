@@ -108,6 +108,14 @@ func heed(ctx context.Context, nc *nats.Conn) (_ context.Context, stop func()) {
 	return ctx, func() { nc.SetErrorHandler(told); cancel(nil) }
 }
 
+// Heeding does something with a context that ends when the server says that the user of the connection lacks a right, which is
+// the error then. Nobody else uses the connection meanwhile.
+func Heeding(ctx context.Context, nc *Connection, do func(context.Context) error) error {
+	ctx, stop := heed(ctx, nc)
+	defer stop()
+	return because(ctx, do(ctx))
+}
+
 // because returns what a context of heed ended with in the place of the error that came of it.
 func because(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); err != nil && errors.Is(cause, nats.ErrPermissionViolation) {

@@ -72,8 +72,11 @@ func StartEmbedded(dir string, sync time.Duration, log *slog.Logger) (*Embedded,
 			ServerName: embeddedName, Host: "127.0.0.1",
 			JetStream: true, StoreDir: store,
 			JetStreamMaxMemory: maxMemory, JetStreamMaxStore: maxStore,
-			SyncInterval: sync,
-			NoSigs:       true,
+			// Each webhook is a consumer, and so is each reader: at the default of 1,000 a stream, webhooks would keep the node from
+			// reading its ledger.
+			JetStreamLimits: server.JSLimitOpts{DefaultMaxConsumers: -1},
+			SyncInterval:    sync,
+			NoSigs:          true,
 		},
 	}
 	e.closing, e.close = context.WithCancel(context.Background())

@@ -69,10 +69,13 @@ func (e *Erasure) Decide(ctx context.Context, r *events.Request) (d events.Decis
 }
 
 // Remove returns once nothing is left in the ledger of what the decision erased. Where the ledger is that of a running
-// service, the service removes it.
+// service, the service removes it, and the account's webhooks; where nothing runs both are removed here.
 func (e *Erasure) Remove(ctx context.Context, d *events.Decision, progress func(removed, total int)) error {
 	if !e.operator.foreign {
 		_, err := e.operator.Ledger.Erase(ctx, e.account, d.Position.Sequence, progress)
+		if err == nil && e.operator.Alone {
+			err = e.operator.sweepWebhooks(ctx)
+		}
 		return err
 	}
 	ledger, total := seam(e.operator.Ledger, nil), 0

@@ -30,5 +30,5 @@ func openAlone(ctx context.Context, cfg Config, unlock func() error) (*Operator,
 	if err := n.openLedger(ctx, cfg); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
-	return &Operator{Ledger: n.Ledger, Alone: true, close: n.Close}, nil
+	return &Operator{Ledger: n.Ledger, Alone: true, close: n.Close, connectAgain: n.connectAgain}, nil
 }

@@ -69,6 +69,10 @@ type Node struct {
 	looks looks // at what is undecided
 	uses  *uses // of tokens
 	feed  *feed.Feed
+	relay atomic.Pointer[Relay]
+
+	decides      bool
+	connectAgain func(name string) (*ledger.Connection, error) // to the ledger's server
 
 	closers []func() error // in the order in which they were opened
 }
@@ -86,8 +90,8 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 
 func start(ctx context.Context, cfg Config, unlock func() error) (*Node, error) {
 	n := &Node{
-		caughtUp: make(chan struct{}),
-		closers:  []func() error{unlock, func() error { return removeFailures(cfg.Dir) }},
+		caughtUp: make(chan struct{}), decides: cfg.Decides,
+		closers: []func() error{unlock, func() error { return removeFailures(cfg.Dir) }},
 	}
 	if err := n.open(ctx, cfg); err != nil {
 		return nil, errors.Join(err, n.Close())
@@ -114,7 +118,7 @@ func (n *Node) open(ctx context.Context, cfg Config) (err error) {
 	}
 	n.closers = append(n.closers, n.Projection.Close)
 	n.uses = newUses(cfg.Dir, n.Projection.Issued, cfg.Log)
-	n.Projection.OnErasure(n.uses.tokensErased)
+	n.Projection.OnErasure(func() { n.uses.tokensErased(); n.relay.Load().erased() })
 	n.openFeed()
 	return n.openProjectors(ctx, cfg)
 }
@@ -197,7 +201,8 @@ func (n *Node) connect(ctx context.Context, cfg Config) (*ledger.Connection, ope
 		return nil, nil, err
 	}
 	n.closers = append(n.closers, func() error { server.Close(); return nil })
-	connection, err := server.Connect("jobtally", cfg.Log)
+	n.connectAgain = func(name string) (*ledger.Connection, error) { return server.Connect(name, cfg.Log) }
+	connection, err := n.connectAgain("jobtally")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -210,7 +215,8 @@ func (n *Node) connect(ctx context.Context, cfg Config) (*ledger.Connection, ope
 
 // connectTo connects to an external server.
 func (n *Node) connectTo(cfg Config) (*ledger.Connection, error) {
-	connection, err := ledger.Connect(cfg.NATS, "jobtally", cfg.Log)
+	n.connectAgain = func(name string) (*ledger.Connection, error) { return ledger.Connect(cfg.NATS, name, cfg.Log) }
+	connection, err := n.connectAgain("jobtally")
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"path/filepath"
 	"time"
 
@@ -32,7 +33,10 @@ type Operator struct {
 
 	running string // the data directory of the service that was found running, or empty
 	foreign bool   // whether the server is part of a running service, which alone sees to its files
+	log     *slog.Logger
 	close   func() error
+
+	connectAgain func(name string) (*ledger.Connection, error) // to the ledger's server
 }
 
 // Dial opens the access. With cfg.NATS it connects to that server; else it finds the service running on cfg.Dir, and
@@ -64,7 +68,7 @@ func Dial(ctx context.Context, cfg Config) (*Operator, error) {
 	if !n.awaitFolding(ctx)() {
 		return nil, errors.Join(ctx.Err(), n.Close())
 	}
-	return &Operator{Ledger: n.Ledger, Alone: true, close: n.Close}, nil
+	return &Operator{Ledger: n.Ledger, Alone: true, close: n.Close, log: cfg.Log, connectAgain: n.connectAgain}, nil
 }
 
 func dialServer(ctx context.Context, cfg Config, url string) (*Operator, error) {
@@ -79,6 +83,7 @@ func dialServer(ctx context.Context, cfg Config, url string) (*Operator, error) 
 	}
 	return &Operator{
 		Ledger: l, foreign: ledger.IsEmbedded(connection), close: func() error { l.Close(); connection.Close(); return nil },
+		connectAgain: func(name string) (*ledger.Connection, error) { return ledger.Connect(url, name, cfg.Log) },
 	}, nil
 }
 

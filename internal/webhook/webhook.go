@@ -55,6 +55,7 @@ type Progress struct {
 	LastSuccess         time.Time       // zero if there was none
 	Open                bool            // the circuit is open: one attempt at a time, far apart, until one succeeds
 	Poisoned            uint64          // events in the poison queue
+	Waits               string          // for what, in words, where that is not the endpoint: a decision that this version cannot read
 }
 
 // Change is what is to change of an endpoint; what is nil stays.

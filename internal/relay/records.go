@@ -1,0 +1,145 @@
+package relay
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"jobtally/internal/events"
+	"jobtally/internal/webhook"
+)
+
+// endpointRecord is an endpoint as it is stored. Its key names account and id, its revision is its version.
+type endpointRecord struct {
+	URL         string         `json:"url"`
+	Types       []string       `json:"types,omitempty"`
+	Description string         `json:"description,omitempty"`
+	State       webhook.State  `json:"state"`
+	StateSince  time.Time      `json:"state_since"`
+	CreatedAt   time.Time      `json:"created_at"`
+	After       uint64         `json:"after"`
+	Secrets     []secretRecord `json:"secrets"`
+}
+
+type secretRecord struct {
+	Value     string    `json:"value"`
+	ExpiresAt time.Time `json:"expires_at,omitzero"`
+}
+
+// progressRecord is how far the delivery to an endpoint is, as it is stored: with a failure, and with the first success after.
+type progressRecord struct {
+	Event        string    `json:"event,omitempty"` // the id of what is tried
+	Attempts     int       `json:"attempts,omitempty"`
+	Done         string    `json:"done,omitempty"` // the id of an event of the same decision that is done with
+	Failures     int       `json:"failures,omitempty"`
+	FailingSince time.Time `json:"failing_since,omitzero"`
+	NextAttempt  time.Time `json:"next_attempt,omitzero"`
+	LastSuccess  time.Time `json:"last_success,omitzero"`
+	Waits        string    `json:"waits,omitempty"` // for what, where that is not the endpoint
+}
+
+// deliveryRecord is a delivery as it is stored. Its subject names the endpoint, its sequence is its own.
+type deliveryRecord struct {
+	MessageID   string          `json:"message_id"`
+	Position    uint64          `json:"position"`
+	Type        string          `json:"type"`
+	Cause       webhook.Cause   `json:"cause"`
+	Attempt     int             `json:"attempt"`
+	At          time.Time       `json:"at"`
+	Duration    time.Duration   `json:"duration_ns"`
+	Status      int             `json:"status,omitempty"`
+	Error       string          `json:"error,omitempty"`
+	Outcome     webhook.Outcome `json:"outcome"`
+	NextAttempt time.Time       `json:"next_attempt,omitzero"`
+}
+
+// poisonRecord is an event that was given up, as it is stored: the event itself is in the ledger.
+type poisonRecord struct {
+	Position uint64    `json:"position"`
+	Event    string    `json:"event"`
+	Attempts int       `json:"attempts"`
+	Error    string    `json:"error"`
+	At       time.Time `json:"at"`
+}
+
+// endpoint reads an endpoint. The error is events.ErrNotFound where there is none.
+func (r *Relay) endpoint(ctx context.Context, account, id string) (webhook.Endpoint, error) {
+	if events.ValidAccount(account) != nil || !validID(id) {
+		return webhook.Endpoint{}, events.ErrNotFound
+	}
+	var record endpointRecord
+	revision, err := r.store.read(ctx, keyOf(account, id), &record)
+	if err != nil {
+		return webhook.Endpoint{}, err
+	}
+	return r.fromRecord(account, id, revision, &record), nil
+}
+
+func (r *Relay) fromRecord(account, id string, revision uint64, record *endpointRecord) webhook.Endpoint {
+	e := webhook.Endpoint{
+		ID: id, Account: account, URL: record.URL, Types: record.Types, Description: record.Description,
+		State: record.State, StateSince: record.StateSince, CreatedAt: record.CreatedAt, Version: revision,
+		After: events.Position{Partition: events.PartitionOf(account, r.cfg.Partitions), Sequence: record.After},
+	}
+	for _, s := range record.Secrets {
+		e.Secrets = append(e.Secrets, webhook.Secret(s))
+	}
+	return e
+}
+
+func toRecord(e *webhook.Endpoint) *endpointRecord {
+	record := &endpointRecord{
+		URL: e.URL, Types: e.Types, Description: e.Description, State: e.State, StateSince: e.StateSince,
+		CreatedAt: e.CreatedAt, After: e.After.Sequence,
+	}
+	for _, s := range e.Secrets {
+		record.Secrets = append(record.Secrets, secretRecord(s))
+	}
+	return record
+}
+
+// progress reads how far the delivery to an endpoint is. Where nothing is written of it nothing ever failed.
+func (r *Relay) progress(ctx context.Context, e *webhook.Endpoint) (p progressRecord, err error) {
+	_, err = r.store.read(ctx, keyOf(e.Account, e.ID)+progressSuffix, &p)
+	if errors.Is(err, events.ErrNotFound) {
+		err = nil
+	}
+	return p, err
+}
+
+func (r *Relay) setProgress(ctx context.Context, e *webhook.Endpoint, p progressRecord) error {
+	return r.store.put(ctx, keyOf(e.Account, e.ID)+progressSuffix, &p)
+}
+
+func deliveryOf(data []byte, sequence uint64, partition int) (webhook.Delivery, error) {
+	var record deliveryRecord
+	if err := json.Unmarshal(data, &record); err != nil {
+		return webhook.Delivery{}, fmt.Errorf("the log of deliveries cannot be read: %w", err)
+	}
+	return webhook.Delivery{
+		Sequence: sequence, MessageID: record.MessageID, Position: events.Position{Partition: partition, Sequence: record.Position},
+		Type: record.Type, Cause: record.Cause, Attempt: record.Attempt, At: record.At, Duration: record.Duration,
+		Status: record.Status, Error: record.Error, Outcome: record.Outcome, NextAttempt: record.NextAttempt,
+	}, nil
+}
+
+func recordOf(d *webhook.Delivery) *deliveryRecord {
+	return &deliveryRecord{
+		MessageID: d.MessageID, Position: d.Position.Sequence, Type: d.Type, Cause: d.Cause, Attempt: d.Attempt, At: d.At,
+		Duration: d.Duration, Status: d.Status, Error: d.Error, Outcome: d.Outcome, NextAttempt: d.NextAttempt,
+	}
+}
+
+// note appends a delivery to the log. Nothing depends on it: what cannot be written is left out.
+func (r *Relay) note(ctx context.Context, e *webhook.Endpoint, d *webhook.Delivery) {
+	r.cfg.Observer.tell(d)
+	data, err := json.Marshal(recordOf(d))
+	if err == nil {
+		d.Sequence, err = r.store.append(ctx, deliveriesPrefix+keyOf(e.Account, e.ID), data)
+	}
+	if err != nil {
+		r.cfg.Log.Warn("a delivery is not in the log of deliveries", "webhook", e.ID, "error", err)
+	}
+}

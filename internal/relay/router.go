@@ -1,0 +1,253 @@
+package relay
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/ThreeDotsLabs/watermill/message/router/middleware"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"jobtally/consumer"
+	"jobtally/internal/events"
+	"jobtally/internal/webhook"
+)
+
+const (
+	closeTimeout = 10 * time.Second
+	retryPause   = time.Second // after a failure of the server
+)
+
+// Run sends events to the endpoints that are enabled, as they come, change and go, until ctx ends. An attempt that is under
+// way then gets a moment to end; what it was about is given back. Any number of relays run on one server.
+func (r *Relay) Run(ctx context.Context) error {
+	router, err := r.router()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var running sync.WaitGroup
+	running.Go(func() {
+		select {
+		case <-router.Running():
+			(&switchboard{relay: r, router: router, workers: map[string]*worker{}}).run(ctx)
+		case <-ctx.Done():
+		}
+	})
+	running.Go(func() { r.sweepWhenTold(ctx) })
+	err = router.Run(ctx)
+	cancel()
+	running.Wait()
+	return err
+}
+
+func (r *Relay) router() (*message.Router, error) {
+	// What the router says of each handler that comes and goes is of no use to whoever runs jobtally.
+	logger := watermill.NewSlogLoggerWithLevelMapping(r.cfg.Log, map[slog.Level]slog.Level{slog.LevelInfo: slog.LevelDebug})
+	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: closeTimeout}, logger)
+	if err != nil {
+		return nil, err
+	}
+	router.AddMiddleware(middleware.Recoverer)
+	// A router ends with its last handler, and there may be no endpoint yet, or no more.
+	router.AddConsumerHandler("stay", "nothing", idle{}, func(*message.Message) error { return nil })
+	return router, nil
+}
+
+// idle is a subscriber to nothing.
+type idle struct{}
+
+// Subscribe returns a channel that is closed when ctx ends.
+func (idle) Subscribe(ctx context.Context, _ string) (<-chan *message.Message, error) {
+	nothing := make(chan *message.Message)
+	context.AfterFunc(ctx, func() { close(nothing) })
+	return nothing, nil
+}
+
+// Close does nothing.
+func (idle) Close() error { return nil }
+
+// switchboard has a handler run for each endpoint that is enabled. One goroutine uses it.
+type switchboard struct {
+	relay   *Relay
+	router  *message.Router
+	workers map[string]*worker // by the key of the endpoint
+}
+
+// run follows the bucket until ctx ends.
+func (b *switchboard) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := b.follow(ctx); err != nil && ctx.Err() == nil {
+			b.relay.cfg.Log.Warn("the webhooks cannot be read; trying until they can", "error", err)
+		}
+		pause(ctx, retryPause)
+	}
+}
+
+// follow takes in what is there, and then each change.
+func (b *switchboard) follow(ctx context.Context) error {
+	changes, err := b.relay.store.bucket.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+		DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy,
+	})
+	if err != nil {
+		return err
+	}
+	defer letGo(b.relay.store.bucket, changes)
+	messages, err := changes.Messages()
+	if err != nil {
+		return err
+	}
+	defer messages.Stop()
+	seen, pending := map[string]bool{}, changes.CachedInfo().NumPending
+	for {
+		if pending == 0 && seen != nil {
+			b.stopUnseen(seen)
+			seen = nil
+		}
+		m, err := messages.Next(jetstream.NextContext(ctx))
+		if err != nil {
+			return err
+		}
+		meta, err := m.Metadata()
+		if err != nil {
+			return err
+		}
+		if pending = meta.NumPending; seen != nil {
+			seen[strings.TrimPrefix(m.Subject(), bucketSubject)] = true
+		}
+		if err := b.take(ctx, m, meta); err != nil {
+			return err
+		}
+	}
+}
+
+// stopUnseen stops the handlers of endpoints that are not there any more: they were removed while nobody followed.
+func (b *switchboard) stopUnseen(seen map[string]bool) {
+	for key, w := range b.workers {
+		if !seen[key] {
+			w.handler.Stop()
+			delete(b.workers, key)
+		}
+	}
+}
+
+// take takes in a revision of a key.
+func (b *switchboard) take(ctx context.Context, m jetstream.Msg, meta *jetstream.MsgMetadata) error {
+	key := strings.TrimPrefix(m.Subject(), bucketSubject)
+	account, id, is := cutKey(key)
+	if !is {
+		return nil
+	}
+	var e webhook.Endpoint
+	if m.Headers().Get(operationHeader) == "" {
+		var record endpointRecord
+		if err := json.Unmarshal(m.Data(), &record); err != nil {
+			return fmt.Errorf("webhook %s cannot be read: %w", id, err)
+		}
+		e = b.relay.fromRecord(account, id, meta.Sequence.Stream, &record)
+	} else {
+		b.relay.Erased() // what it leaves is swept away
+	}
+	return b.switchTo(ctx, key, &e)
+}
+
+// switchTo has a handler run for an endpoint if it is enabled, and none otherwise.
+func (b *switchboard) switchTo(ctx context.Context, key string, e *webhook.Endpoint) error {
+	w := b.workers[key]
+	if w != nil && e.ID != "" {
+		w.endpoint.Store(e)
+	}
+	switch {
+	case e.State == webhook.Enabled && w == nil:
+		w, err := b.start(ctx, e)
+		if err != nil {
+			return err
+		}
+		b.workers[key] = w
+	case e.State != webhook.Enabled && w != nil:
+		w.handler.Stop()
+		delete(b.workers, key)
+	}
+	return nil
+}
+
+func (b *switchboard) start(ctx context.Context, e *webhook.Endpoint) (*worker, error) {
+	w := &worker{relay: b.relay}
+	w.endpoint.Store(e)
+	poison, err := middleware.PoisonQueueWithFilter(poisonQueue{b.relay}, poisonStream, isExhausted)
+	if err != nil {
+		return nil, err
+	}
+	w.deliver = poison(w.attempt)
+	subscriber, err := consumer.NewSubscriber(consumer.Config{
+		Conn: b.relay.cfg.Conn, Durable: durableOf(e.ID), AckWait: b.relay.cfg.ackWait,
+		Filters: filterOf(e.Account, e.After.Partition),
+		Start: func(context.Context, string) (consumer.Start, error) { // one that was lost is made again as it was made
+			return consumer.After(e.After.Sequence), nil
+		},
+		Delay: func(*message.Message, int) time.Duration { return time.Duration(w.rest.Load()) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	// One that is stopped and started again goes by another name: the one before may not have ended yet.
+	w.handler = b.router.AddConsumerHandler(fmt.Sprint(durableOf(e.ID), "@", e.Version), events.Decisions.Name(e.After.Partition),
+		patient{subscriber, b.relay.cfg.Log}, w.handle)
+	return w, b.router.RunHandlers(ctx)
+}
+
+// patient subscribes until it works, and again whenever the subscription ends by itself: the router would give up on all
+// endpoints for one.
+type patient struct {
+	*consumer.Subscriber
+	log *slog.Logger
+}
+
+// Subscribe returns a channel of messages that is closed when ctx ends.
+func (s patient) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	out := make(chan *message.Message)
+	go func() {
+		defer close(out)
+		for ctx.Err() == nil {
+			if err := s.pass(ctx, topic, out); err != nil && ctx.Err() == nil && !errors.Is(err, consumer.ErrClosed) {
+				s.log.Warn("a webhook is sent nothing until its consumer answers", "error", err)
+			}
+			pause(ctx, retryPause)
+		}
+	}()
+	return out, nil
+}
+
+// pass passes on the messages of one subscription.
+func (s patient) pass(ctx context.Context, topic string, out chan<- *message.Message) error {
+	messages, err := s.Subscriber.Subscribe(ctx, topic)
+	if err != nil {
+		return err
+	}
+	for m := range messages {
+		select {
+		case out <- m:
+		case <-ctx.Done():
+			m.Nack()
+		}
+	}
+	return s.Err()
+}
+
+// pause waits, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}

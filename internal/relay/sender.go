@@ -1,0 +1,192 @@
+package relay
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"jobtally/internal/webhook"
+)
+
+const (
+	sendTimeout     = 15 * time.Second // of an attempt, from looking up the name to the end of the answer
+	connectTimeout  = 10 * time.Second
+	answerAtMost    = 64 << 10 // bytes of an answer that are read: it says nothing, but its connection can be used again
+	headersAtMost   = 32 << 10
+	idleConnections = 256
+	idlePerHost     = 4
+	idleAtMost      = 90 * time.Second
+	retryAfterMost  = 24 * time.Hour
+	errorAtMost     = 200 // bytes
+	userAgent       = "jobtally/1"
+)
+
+// sender sends signed messages to URLs. What is not public it reaches only where the guard says so.
+type sender struct {
+	guard guard
+	// Over plain HTTP only what the operator allows is reached: that is a transport of its own.
+	secure, plain *http.Transport
+	timeout       time.Duration
+	now           func() time.Time
+}
+
+func newSender(cfg Config) *sender {
+	s := &sender{guard: guard{cfg.Allow}, timeout: cfg.timeout, now: cfg.Now}
+	s.secure, s.plain = transport(cfg, s.guard.mayReach), transport(cfg, s.guard.allows)
+	return s
+}
+
+func transport(cfg Config, may func(netip.Addr) bool) *http.Transport {
+	dialer := &net.Dialer{Timeout: connectTimeout, Control: control(may), Resolver: cfg.resolver}
+	return &http.Transport{
+		Proxy:       nil, // none of the environment: it would connect in our place, wherever it was told
+		DialContext: dialer.DialContext, TLSClientConfig: &tls.Config{RootCAs: cfg.RootCAs, MinVersion: tls.VersionTLS12},
+		ForceAttemptHTTP2: true, TLSHandshakeTimeout: connectTimeout, DisableCompression: true,
+		MaxIdleConns: idleConnections, MaxIdleConnsPerHost: idlePerHost, IdleConnTimeout: idleAtMost, MaxResponseHeaderBytes: headersAtMost,
+	}
+}
+
+func (s *sender) close() {
+	s.secure.CloseIdleConnections()
+	s.plain.CloseIdleConnections()
+}
+
+// outgoing is a message to an endpoint.
+type outgoing struct {
+	id           string // the webhook-id
+	body         []byte
+	redelivering bool
+}
+
+// answer is what an endpoint made of a message.
+type answer struct {
+	status     int           // 0 where there was none
+	failure    string        // in words; empty where it was accepted
+	retryAfter time.Duration // as the endpoint asked for, or 0
+	at         time.Time
+	took       time.Duration
+}
+
+func (a *answer) accepted() bool { return a.failure == "" }
+
+// send sends a message once, and returns within the timeout.
+func (s *sender) send(ctx context.Context, e *webhook.Endpoint, m *outgoing) (a answer) {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	a.at = s.now()
+	began := time.Now()
+	defer func() { a.took = time.Since(began) }()
+	request, err := s.request(ctx, e, m, a.at)
+	if err != nil {
+		a.failure = "its URL cannot be used: register another"
+		return a
+	}
+	transport := s.secure
+	if request.URL.Scheme == "http" {
+		transport = s.plain
+	}
+	response, err := transport.RoundTrip(request) // which follows no redirect
+	if err != nil {
+		a.failure = s.explain(err, request.URL)
+		return a
+	}
+	defer response.Body.Close()
+	io.CopyN(io.Discard, response.Body, answerAtMost) // an answer that is cut short says as much
+	a.status, a.retryAfter = response.StatusCode, retryAfter(response.Header, a.at)
+	a.failure = explainStatus(a.status)
+	return a
+}
+
+func (s *sender) request(ctx context.Context, e *webhook.Endpoint, m *outgoing, at time.Time) (*http.Request, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, e.URL, bytes.NewReader(m.body))
+	if err != nil {
+		return nil, err
+	}
+	signature, err := sign(e.Secrets, m.id, at, m.body)
+	if err != nil {
+		return nil, err
+	}
+	request.Header = http.Header{
+		"Content-Type": {"application/json"}, "User-Agent": {userAgent},
+		"Webhook-Id": {m.id}, "Webhook-Timestamp": {strconv.FormatInt(at.Unix(), 10)}, "Webhook-Signature": {signature},
+	}
+	if m.redelivering {
+		request.Header.Set("Webhook-Redelivery", "true")
+	}
+	return request, nil
+}
+
+// explainStatus says what is wrong with a status, or nothing.
+func explainStatus(status int) string {
+	switch {
+	case status >= 200 && status < 300:
+		return ""
+	case status >= 300 && status < 400:
+		return fmt.Sprintf("it answered %d: redirects are not followed; register the URL that it leads to", status)
+	case status == http.StatusGone:
+		return "it answered 410: it wants nothing more"
+	}
+	return strings.TrimSpace(fmt.Sprintf("it answered %d %s", status, http.StatusText(status)))
+}
+
+// explain says why there was no answer, without the host.
+func (s *sender) explain(err error, u *url.URL) string {
+	var unknown *net.DNSError
+	var certificate *tls.CertificateVerificationError
+	switch {
+	case errors.Is(err, errNotPublic):
+		return errNotPublic.Error()
+	case errors.Is(err, context.DeadlineExceeded), isTimeout(err):
+		return fmt.Sprintf("it did not answer within %s", s.timeout)
+	case errors.Is(err, context.Canceled):
+		return "it was not waited for: the relay was stopped"
+	case errors.As(err, &unknown):
+		return "its host is not found"
+	case errors.As(err, &certificate):
+		return "its certificate is not accepted: " + brief(certificate.Err, u)
+	}
+	return brief(err, u)
+}
+
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// brief is an error as it may be shown and kept: short, and without host and addresses.
+func brief(err error, u *url.URL) string {
+	var system *net.OpError
+	var host x509.HostnameError
+	switch {
+	case errors.As(err, &host):
+		return "it is of another host"
+	case errors.As(err, &system):
+		err = system.Err
+	}
+	text := strings.ToValidUTF8(strings.ReplaceAll(err.Error(), u.Hostname(), "the host"), "\ufffd")
+	return strings.ToValidUTF8(text[:min(len(text), errorAtMost)], "")
+}
+
+// retryAfter returns for how long an endpoint asks to be left alone: seconds, or a date. At most a day.
+func retryAfter(header http.Header, now time.Time) time.Duration {
+	text := header.Get("Retry-After")
+	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {
+		return min(time.Duration(seconds)*time.Second, retryAfterMost)
+	}
+	at, err := http.ParseTime(text)
+	if err != nil {
+		return 0
+	}
+	return min(max(0, at.Sub(now)), retryAfterMost)
+}

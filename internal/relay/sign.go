@@ -1,0 +1,59 @@
+package relay
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/base64"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"jobtally/internal/webhook"
+)
+
+const (
+	secretPrefix  = "whsec_"
+	secretBytes   = 32
+	idPrefix      = "wh_"
+	messagePrefix = "evt_"
+)
+
+var idForm = regexp.MustCompile(`^` + idPrefix + `[a-z2-7]{20}$`)
+
+// sign returns the signatures of a message as they stand in webhook-signature: one of each secret that is valid.
+func sign(secrets []webhook.Secret, id string, at time.Time, body []byte) (string, error) {
+	var signatures []string
+	for _, s := range secrets {
+		if !s.ExpiresAt.IsZero() && !at.Before(s.ExpiresAt) {
+			continue
+		}
+		key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(s.Value, secretPrefix))
+		if err != nil {
+			return "", fmt.Errorf("a secret cannot be read: %w", err)
+		}
+		mac := hmac.New(sha256.New, key)
+		fmt.Fprintf(mac, "%s.%d.%s", id, at.Unix(), body)
+		signatures = append(signatures, "v1,"+base64.StdEncoding.EncodeToString(mac.Sum(nil)))
+	}
+	return strings.Join(signatures, " "), nil
+}
+
+func newSecret() webhook.Secret {
+	return webhook.Secret{Value: secretPrefix + base64.StdEncoding.EncodeToString(random(secretBytes))}
+}
+
+// newID returns an id with 100 random bits.
+func newID() string {
+	return idPrefix + strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(random(13)))[:20]
+}
+
+func validID(id string) bool { return idForm.MatchString(id) }
+
+func random(n int) []byte {
+	b := make([]byte, n)
+	rand.Read(b) // which never fails
+	return b
+}
