@@ -120,6 +120,21 @@ func TestNothingIsSentForWhatIsReadAgain(t *testing.T) {
 	rcv.wantNothing(t)
 }
 
+// TestADecisionThatIsLostIsNoErasedOne reads one that was removed, and one that the server has not, or not any more.
+func TestADecisionThatIsLostIsNoErasedOne(t *testing.T) {
+	h := newHouse(t)
+	r := open(t, h.config())
+	h.capture(t, "demo")
+	h.capture(t, "demo")
+	ok(t, r.store.decisions[0].DeleteMsg(within(t), 1))
+	if _, err := r.decision(within(t), events.Position{Sequence: 1}); !errors.Is(err, events.ErrNotFound) {
+		t.Errorf("the one that was removed: %v", err)
+	}
+	if _, err := r.decision(within(t), events.Position{Sequence: 3}); !errors.Is(err, events.ErrUnavailable) {
+		t.Errorf("the one that is not there: %v", err)
+	}
+}
+
 // failing fails the writing of what it is told, before or after it is done.
 type failing struct {
 	jetstream.JetStream
