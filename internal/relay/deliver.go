@@ -45,6 +45,7 @@ func (w *worker) giveBack(d time.Duration, why string) error {
 func (w *worker) handle(m *message.Message) error {
 	ctx, cancel := graceful(m.Context())
 	defer cancel()
+	w.rest.Store(int64(retryPause)) // also after a panic
 	e := w.endpoint.Load()
 	sequence, err := strconv.ParseUint(m.Metadata.Get(consumer.MetadataSequence), 10, 64)
 	if err != nil {
@@ -91,17 +92,30 @@ func graceful(ctx context.Context) (context.Context, context.CancelFunc) {
 	return longer, func() { stop(); cancel() }
 }
 
-// decision reads a decision from the ledger.
+// decision reads a decision from the ledger. The error is events.ErrNotFound where it was erased.
 func (r *Relay) decision(ctx context.Context, p events.Position) (events.Decision, error) {
 	raw, err := r.store.decisions[p.Partition].GetMsg(ctx, p.Sequence)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return events.Decision{}, events.ErrNotFound
+		return events.Decision{}, r.missing(ctx, p)
 	}
 	if err != nil {
 		return events.Decision{}, unavailable("read the ledger for", err)
 	}
 	m := events.Message{Subject: raw.Subject, Header: raw.Header, Data: raw.Data, Sequence: raw.Sequence}
 	return events.DecodeDecision(m, p.Partition)
+}
+
+// missing says why there is no decision under a number: it was erased, or the server lost it with the last that it wrote, and it
+// will be there again.
+func (r *Relay) missing(ctx context.Context, p events.Position) error {
+	info, err := r.store.decisions[p.Partition].Info(ctx)
+	switch {
+	case err != nil:
+		return unavailable("read the ledger for", err)
+	case p.Sequence > info.State.LastSeq:
+		return fmt.Errorf("%w: decision %s is not there again yet", events.ErrUnavailable, p)
+	}
+	return events.ErrNotFound
 }
 
 // eventsOf returns the events that a decision is to an account, in the order in which they are told.

@@ -120,6 +120,21 @@ func TestNothingIsSentForWhatIsReadAgain(t *testing.T) {
 	rcv.wantNothing(t)
 }
 
+// TestADecisionThatIsLostIsNoErasedOne reads one that was removed, and one that the server has not, or not any more.
+func TestADecisionThatIsLostIsNoErasedOne(t *testing.T) {
+	h := newHouse(t)
+	r := open(t, h.config())
+	h.capture(t, "demo")
+	h.capture(t, "demo")
+	ok(t, r.store.decisions[0].DeleteMsg(within(t), 1))
+	if _, err := r.decision(within(t), events.Position{Sequence: 1}); !errors.Is(err, events.ErrNotFound) {
+		t.Errorf("the one that was removed: %v", err)
+	}
+	if _, err := r.decision(within(t), events.Position{Sequence: 3}); !errors.Is(err, events.ErrUnavailable) {
+		t.Errorf("the one that is not there: %v", err)
+	}
+}
+
 // failing fails the writing of what it is told, before or after it is done.
 type failing struct {
 	jetstream.JetStream
@@ -249,6 +264,19 @@ func TestManyAreRegisteredAtOnce(t *testing.T) {
 	}
 }
 
+// TestWebhooksLeaveRoomForReaders has more consumers than a server takes unless it is told otherwise.
+func TestWebhooksLeaveRoomForReaders(t *testing.T) {
+	h := newHouse(t)
+	r := open(t, h.config())
+	for range 1001 {
+		must[jetstream.Consumer](t)(r.store.decisions[0].CreateConsumer(within(t), jetstream.ConsumerConfig{MemoryStorage: true, AckPolicy: jetstream.AckExplicitPolicy}))
+	}
+	h.capture(t, "demo")
+	if ids := h.eventIDs(t, "demo"); len(ids) != 1 {
+		t.Errorf("read %v", ids)
+	}
+}
+
 // TestNothingIsLeftOfWhatIsErased looks into the files of the server.
 func TestNothingIsLeftOfWhatIsErased(t *testing.T) {
 	h := newHouse(t)
@@ -294,8 +322,9 @@ func (h *house) keeps(t *testing.T, text string) (found bool) {
 		if err != nil || d.IsDir() {
 			return nil // the server replaces files of its own meanwhile
 		}
-		content, err := os.ReadFile(path)
-		found = found || bytes.Contains(content, []byte(text))
+		if content, err := os.ReadFile(path); err == nil {
+			found = found || bytes.Contains(content, []byte(text))
+		}
 		return nil
 	})
 	ok(t, err)
