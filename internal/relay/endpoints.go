@@ -17,7 +17,7 @@ import (
 
 const (
 	// ackWait is how long after its last sign of life a relay that holds a message counts as dead. It gives three in that time.
-	ackWait = 10 * time.Second
+	ackWait = 5 * time.Second
 	// KeepSecretMost is the longest that a secret that was rotated signs too.
 	KeepSecretMost = 7 * 24 * time.Hour
 
