@@ -30,7 +30,8 @@ var (
 	// ErrDeleted is the error of a subscription whose durable consumer, or stream, was deleted. The checkpoint went with it,
 	// so the subscription ends: to make another in its place would repeat everything, or lose what is between.
 	ErrDeleted = errors.New("it was deleted")
-	// ErrUnfit is the error of Subscribe on a durable consumer that does not keep the order, or may skip a message.
+	// ErrUnfit is the error of Subscribe on a durable consumer that does not keep the order or the checkpoint, may skip a message, or
+	// does not deliver what is wanted.
 	ErrUnfit = errors.New("the durable consumer does not fit")
 )
 

@@ -289,6 +289,10 @@ func TestADurableThatDoesNotFitIsRefused(t *testing.T) {
 		{jetstream.ConsumerConfig{Durable: "many", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 10}, "max ack pending is 10"},
 		{jetstream.ConsumerConfig{Durable: "all", AckPolicy: jetstream.AckAllPolicy, MaxAckPending: 1}, "ack policy"},
 		{jetstream.ConsumerConfig{Durable: "few", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 1, MaxDeliver: 3}, "skip a message"},
+		{jetstream.ConsumerConfig{Durable: "bare", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 1, HeadersOnly: true}, "headers only"},
+		{jetstream.ConsumerConfig{Durable: "fleeting", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 1, MemoryStorage: true}, "may forget it"},
+		{jetstream.ConsumerConfig{Durable: "idle", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 1, InactiveThreshold: time.Hour}, "may forget it"},
+		{jetstream.ConsumerConfig{Durable: "grouped", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 1, PriorityPolicy: jetstream.PriorityPolicyOverflow, PriorityGroups: []string{"g"}}, "priority groups"},
 		{jetstream.ConsumerConfig{Durable: "other", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 1, FilterSubject: "jobs.0.bert.>"}, "filters"},
 	} {
 		if _, err := d.js.CreateConsumer(context.Background(), "DECISIONS_0", test.config); err != nil {
