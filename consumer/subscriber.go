@@ -151,7 +151,8 @@ func newJetStream(nc *nats.Conn, domain string) (jetstream.JetStream, error) {
 // messages are in order, and partitions go on side by side. A message that is nacked comes again after its Delay, and
 // those behind it in its stream wait for it.
 //
-// The channel is closed when ctx ends, when the Subscriber is closed, or when nothing more can come; Err says why then.
+// The channel is closed when ctx ends, when the Subscriber is closed, or when nothing more can come of one of the streams: none is
+// left out unnoticed. Err says why then.
 // A connection that is lost, a server that restarts or changes its leader only interrupts it, and is told to the Logger.
 //
 // The error is ErrClosed, ErrUnfit, a *PrunedError or ErrAhead, or says what the server did not answer, or not permit.
@@ -162,7 +163,7 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	out := make(chan *message.Message)
 	workers, err := s.workers(ctx, topic, out)
 	if err == nil {
-		err = s.run(ctx, workers, func() { end(); close(out) })
+		err = s.run(ctx, workers, end, func() { end(); close(out) })
 	}
 	if err != nil {
 		end()
@@ -214,8 +215,9 @@ func (s *Subscriber) streams(ctx context.Context, topic string) (streams []strin
 	return streams, nil
 }
 
-// run starts the workers. What is done last is done when all of them have ended, or not at all with an error.
-func (s *Subscriber) run(ctx context.Context, workers []*worker, last func()) error {
+// run starts the workers. One that ends by itself ends the others: that a partition is missing would go unnoticed. What is done
+// last is done when all of them have ended, or not at all with an error.
+func (s *Subscriber) run(ctx context.Context, workers []*worker, end, last func()) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -227,6 +229,7 @@ func (s *Subscriber) run(ctx context.Context, workers []*worker, last func()) er
 		all.Go(func() {
 			if err := w.run(ctx); err != nil {
 				s.failed(w.stream, err)
+				end()
 			}
 		})
 	}
@@ -244,8 +247,7 @@ func (s *Subscriber) failed(stream string, err error) {
 	s.err = errors.Join(s.err, fmt.Errorf("%s: %w", stream, err))
 }
 
-// Err returns why subscriptions, or partitions of them, ended by themselves: nothing but what was asked for ended them
-// where it is nil. Whoever waits for a watermill Router asks when it has returned.
+// Err returns why subscriptions ended by themselves: nothing but what was asked for ended them where it is nil. Whoever waits for a watermill Router asks when it has returned.
 func (s *Subscriber) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

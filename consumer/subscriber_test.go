@@ -335,6 +335,24 @@ func TestADeletedDurableEndsTheSubscriptionAndSaysSo(t *testing.T) {
 	}
 }
 
+// A partition that can be read no more ends the subscription, so that somebody looks: the others would go on without it for ever.
+func TestADeletedDurableOfOnePartitionEndsTheSubscription(t *testing.T) {
+	t.Parallel()
+	nc := connect(t, startServer(t))
+	d := makeDecisions(t, nc, 2)
+	s := newSubscriber(t, consumer.Config{Conn: nc, Durable: "d"})
+	messages := subscribe(t, s, consumer.Decisions)
+	if err := d.js.DeleteConsumer(context.Background(), "DECISIONS_1", "d"); err != nil {
+		t.Fatal(err)
+	}
+	wantClosed(t, messages)
+	if err := s.Err(); !errors.Is(err, consumer.ErrDeleted) || !strings.Contains(err.Error(), "of DECISIONS_1") {
+		t.Errorf("Err says %v", err)
+	}
+	d.capture(0, "anna", 1)
+	wantNext(t, subscribe(t, newSubscriber(t, consumer.Config{Conn: nc, Durable: "d"}), "DECISIONS_0"), "0-1", 1).Ack()
+}
+
 func TestAConnectionThatIsClosedEndsTheSubscriptionAndSaysSo(t *testing.T) {
 	bothWays(t, func(t *testing.T, durable string) {
 		nc := connect(t, startServer(t))
