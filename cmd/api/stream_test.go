@@ -221,6 +221,11 @@ func (p *printed) wants(t *testing.T, want []string) {
 			if !slices.Equal(got, want) {
 				t.Fatalf("told %v\nwant %v", got, want)
 			}
+			for line := range strings.Lines(p.String()) {
+				if err := theEvents().CheckEvent([]byte(line)); err != nil {
+					t.Errorf("not by the contract of events: %v", err)
+				}
+			}
 			return
 		}
 		select {
