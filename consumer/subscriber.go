@@ -41,7 +41,8 @@ type Config struct {
 	// nats.CustomInboxPrefix("_INBOX_" + the name of the user). Required.
 	Conn *nats.Conn
 
-	// Domain is the JetStream domain of the ledger: LEDGER for a user of the account CONSUMERS, empty otherwise.
+	// Domain is the JetStream domain of the ledger, as a user sees it who has an account of its own: the constant Domain for one that
+	// `projector consumer add` made and the user consumer of deploy/nats, empty for the users of the ledger itself.
 	Domain string
 
 	// Durable is the name of the durable consumer that keeps the checkpoint, in the server, one for each stream. One that is there
