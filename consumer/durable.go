@@ -70,7 +70,7 @@ func (w *worker) makeDurable(ctx context.Context) (jetstream.Consumer, error) {
 	return made, lacksRight(w.s.config.Conn, "CONSUMER.CREATE."+w.stream, err)
 }
 
-// fit returns ErrUnfit unless a consumer keeps the order, skips nothing, and has what is wanted.
+// fit returns ErrUnfit unless a consumer keeps the order and the checkpoint, skips nothing, and has what is wanted.
 func (w *worker) fit(config jetstream.ConsumerConfig) error {
 	filters := config.FilterSubjects
 	if config.FilterSubject != "" {
@@ -84,6 +84,12 @@ func (w *worker) fit(config jetstream.ConsumerConfig) error {
 		why = fmt.Sprintf("its max ack pending is %d, and has to be 1: with more the order does not survive a crash", config.MaxAckPending)
 	case config.MaxDeliver > 0:
 		why = fmt.Sprintf("its max deliver is %d, and has to be -1: it would skip a message after so many deliveries", config.MaxDeliver)
+	case config.HeadersOnly:
+		why = "it delivers headers only, and has to deliver what is decided"
+	case config.MemoryStorage, config.InactiveThreshold > 0:
+		why = "the server may forget it, and with it the checkpoint: it lies in memory, or has an inactive threshold"
+	case config.PriorityPolicy != jetstream.PriorityPolicyNone:
+		why = "it has priority groups, and is asked for messages without one"
 	case len(wanted) > 0 && !sameSubjects(wanted, filters):
 		why = fmt.Sprintf("it has the filters %v, not %v; filters are fixed when it is made", filters, wanted)
 	}

@@ -12,7 +12,7 @@ import (
 	"jobtally/internal/events"
 )
 
-// The decisions on jobs, which are what an account is told.
+// The decisions on jobs, which are what an account is told. Their fields are those of the JSON Schemas of their types, docs/schemas.
 type (
 	JobCaptured          = events.JobCaptured
 	JobCaptureDuplicated = events.JobCaptureDuplicated
@@ -23,7 +23,8 @@ type (
 	RequestRefused       = events.RequestRefused
 )
 
-// The decisions on accounts, plans, tokens and months, which are an operator's business.
+// The decisions on accounts, plans, tokens and months, which are an operator's business. Their fields are those of the JSON Schemas
+// of their types, docs/schemas.
 type (
 	AccountOpened = events.AccountOpened
 	AccountErased = events.AccountErased

@@ -43,7 +43,7 @@ const metadataPartitions = "jobtally_partitions"
 func (s *Subscriber) partitions(ctx context.Context) (int, error) {
 	info, err := s.info(ctx, events.Decisions.Name(0))
 	if err != nil {
-		return 0, fmt.Errorf("how many partitions there are: %w", err)
+		return 0, fmt.Errorf("how many partitions there are, unless Partitions says it: %w", err)
 	}
 	n, err := strconv.Atoi(info.Config.Metadata[metadataPartitions])
 	if err != nil {

@@ -30,7 +30,8 @@ var (
 	// ErrDeleted is the error of a subscription whose durable consumer, or stream, was deleted. The checkpoint went with it,
 	// so the subscription ends: to make another in its place would repeat everything, or lose what is between.
 	ErrDeleted = errors.New("it was deleted")
-	// ErrUnfit is the error of Subscribe on a durable consumer that does not keep the order, or may skip a message.
+	// ErrUnfit is the error of Subscribe on a durable consumer that does not keep the order or the checkpoint, may skip a message, or
+	// does not deliver what is wanted.
 	ErrUnfit = errors.New("the durable consumer does not fit")
 )
 
@@ -40,7 +41,8 @@ type Config struct {
 	// nats.CustomInboxPrefix("_INBOX_" + the name of the user). Required.
 	Conn *nats.Conn
 
-	// Domain is the JetStream domain of the ledger: LEDGER for a user of the account CONSUMERS, empty otherwise.
+	// Domain is the JetStream domain of the ledger, as a user sees it who has an account of its own: the constant Domain for one that
+	// `projector consumer add` made and the user consumer of deploy/nats, empty for the users of the ledger itself.
 	Domain string
 
 	// Durable is the name of the durable consumer that keeps the checkpoint, in the server, one for each stream. One that is there
@@ -150,7 +152,8 @@ func newJetStream(nc *nats.Conn, domain string) (jetstream.JetStream, error) {
 // messages are in order, and partitions go on side by side. A message that is nacked comes again after its Delay, and
 // those behind it in its stream wait for it.
 //
-// The channel is closed when ctx ends, when the Subscriber is closed, or when nothing more can come; Err says why then.
+// The channel is closed when ctx ends, when the Subscriber is closed, or when nothing more can come of one of the streams: none is
+// left out unnoticed. Err says why then.
 // A connection that is lost, a server that restarts or changes its leader only interrupts it, and is told to the Logger.
 //
 // The error is ErrClosed, ErrUnfit, a *PrunedError or ErrAhead, or says what the server did not answer, or not permit.
@@ -161,7 +164,7 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	out := make(chan *message.Message)
 	workers, err := s.workers(ctx, topic, out)
 	if err == nil {
-		err = s.run(ctx, workers, func() { end(); close(out) })
+		err = s.run(ctx, workers, end, func() { end(); close(out) })
 	}
 	if err != nil {
 		end()
@@ -213,8 +216,9 @@ func (s *Subscriber) streams(ctx context.Context, topic string) (streams []strin
 	return streams, nil
 }
 
-// run starts the workers. What is done last is done when all of them have ended, or not at all with an error.
-func (s *Subscriber) run(ctx context.Context, workers []*worker, last func()) error {
+// run starts the workers. One that ends by itself ends the others: that a partition is missing would go unnoticed. What is done
+// last is done when all of them have ended, or not at all with an error.
+func (s *Subscriber) run(ctx context.Context, workers []*worker, end, last func()) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -226,6 +230,7 @@ func (s *Subscriber) run(ctx context.Context, workers []*worker, last func()) er
 		all.Go(func() {
 			if err := w.run(ctx); err != nil {
 				s.failed(w.stream, err)
+				end()
 			}
 		})
 	}
@@ -243,8 +248,7 @@ func (s *Subscriber) failed(stream string, err error) {
 	s.err = errors.Join(s.err, fmt.Errorf("%s: %w", stream, err))
 }
 
-// Err returns why subscriptions, or partitions of them, ended by themselves: nothing but what was asked for ended them
-// where it is nil. Whoever waits for a watermill Router asks when it has returned.
+// Err returns why subscriptions ended by themselves: nothing but what was asked for ended them where it is nil. Whoever waits for a watermill Router asks when it has returned.
 func (s *Subscriber) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -289,6 +289,10 @@ func TestADurableThatDoesNotFitIsRefused(t *testing.T) {
 		{jetstream.ConsumerConfig{Durable: "many", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 10}, "max ack pending is 10"},
 		{jetstream.ConsumerConfig{Durable: "all", AckPolicy: jetstream.AckAllPolicy, MaxAckPending: 1}, "ack policy"},
 		{jetstream.ConsumerConfig{Durable: "few", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 1, MaxDeliver: 3}, "skip a message"},
+		{jetstream.ConsumerConfig{Durable: "bare", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 1, HeadersOnly: true}, "headers only"},
+		{jetstream.ConsumerConfig{Durable: "fleeting", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 1, MemoryStorage: true}, "may forget it"},
+		{jetstream.ConsumerConfig{Durable: "idle", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 1, InactiveThreshold: time.Hour}, "may forget it"},
+		{jetstream.ConsumerConfig{Durable: "grouped", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 1, PriorityPolicy: jetstream.PriorityPolicyOverflow, PriorityGroups: []string{"g"}}, "priority groups"},
 		{jetstream.ConsumerConfig{Durable: "other", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 1, FilterSubject: "jobs.0.bert.>"}, "filters"},
 	} {
 		if _, err := d.js.CreateConsumer(context.Background(), "DECISIONS_0", test.config); err != nil {
@@ -329,6 +333,24 @@ func TestADeletedDurableEndsTheSubscriptionAndSaysSo(t *testing.T) {
 	if len(log.errors) == 0 {
 		t.Error("nothing was logged")
 	}
+}
+
+// A partition that can be read no more ends the subscription, so that somebody looks: the others would go on without it for ever.
+func TestADeletedDurableOfOnePartitionEndsTheSubscription(t *testing.T) {
+	t.Parallel()
+	nc := connect(t, startServer(t))
+	d := makeDecisions(t, nc, 2)
+	s := newSubscriber(t, consumer.Config{Conn: nc, Durable: "d"})
+	messages := subscribe(t, s, consumer.Decisions)
+	if err := d.js.DeleteConsumer(context.Background(), "DECISIONS_1", "d"); err != nil {
+		t.Fatal(err)
+	}
+	wantClosed(t, messages)
+	if err := s.Err(); !errors.Is(err, consumer.ErrDeleted) || !strings.Contains(err.Error(), "of DECISIONS_1") {
+		t.Errorf("Err says %v", err)
+	}
+	d.capture(0, "anna", 1)
+	wantNext(t, subscribe(t, newSubscriber(t, consumer.Config{Conn: nc, Durable: "d"}), "DECISIONS_0"), "0-1", 1).Ack()
 }
 
 func TestAConnectionThatIsClosedEndsTheSubscriptionAndSaysSo(t *testing.T) {

@@ -218,8 +218,10 @@ func (d *driver) texts(s *contract.Schema) (texts []string) {
 
 var noFieldValue = regexp.MustCompile(`[\x00-\x08\x0a-\x1f\x7f]`)
 
-// headerText returns what of a text can stand in a header: the client sends nothing else.
-func headerText(text string) string { return noFieldValue.ReplaceAllString(text, "") }
+// headerText returns what of a text can stand in a header: the client sends nothing else, and no space around it.
+func headerText(text string) string {
+	return strings.Trim(noFieldValue.ReplaceAllString(text, ""), " \t")
+}
 
 func (d *driver) drawBody(o *contract.Operation, r *drawn, wrong func() bool) {
 	if len(o.Body) == 0 {

@@ -111,6 +111,30 @@ func withEventSource(t *testing.T) string {
 	return dir
 }
 
+// eventSourceClient returns the command that runs the client in JavaScript of docs/STREAM.md.
+func eventSourceClient(t *testing.T) *exec.Cmd {
+	t.Helper()
+	dir := withEventSource(t)
+	if err := os.WriteFile(filepath.Join(dir, "events.mjs"), []byte(codeOf(t, "js")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := command("node", "events.mjs")
+	cmd.Dir = dir
+	return cmd
+}
+
+// TestTheEventSourceClientSaysWhyItEnds: npm's eventsource swallows what its handlers throw.
+func TestTheEventSourceClientSaysWhyItEnds(t *testing.T) {
+	t.Parallel()
+	s := startBinary(t, t.TempDir())
+	cmd := eventSourceClient(t)
+	cmd.Env = append(cmd.Env, "JOBTALLY_URL="+s.url, "TOKEN="+s.token+"x", "no_proxy=127.0.0.1", "NO_PROXY=127.0.0.1")
+	said, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(said), "401") {
+		t.Errorf("of a token that is not accepted it says %v\n%s", err, said)
+	}
+}
+
 // TestTheStreamClientsOfTheDocumentationMissNothing runs the clients of docs/STREAM.md as they stand, while connections are cut,
 // and the service is stopped, killed and started again: each prints each event once, in order.
 func TestTheStreamClientsOfTheDocumentationMissNothing(t *testing.T) {
@@ -120,15 +144,7 @@ func TestTheStreamClientsOfTheDocumentationMissNothing(t *testing.T) {
 			needs(t, "curl", "curl", "--version")
 			return command("bash", "-c", codeOf(t, "bash"))
 		},
-		"eventsource": func(t *testing.T) *exec.Cmd {
-			dir := withEventSource(t)
-			if err := os.WriteFile(filepath.Join(dir, "events.mjs"), []byte(codeOf(t, "js")), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			cmd := command("node", "events.mjs")
-			cmd.Dir = dir
-			return cmd
-		},
+		"eventsource": eventSourceClient,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -204,6 +220,11 @@ func (p *printed) wants(t *testing.T, want []string) {
 		if len(got) >= len(want) {
 			if !slices.Equal(got, want) {
 				t.Fatalf("told %v\nwant %v", got, want)
+			}
+			for line := range strings.Lines(p.String()) {
+				if err := theEvents().CheckEvent([]byte(line)); err != nil {
+					t.Errorf("not by the contract of events: %v", err)
+				}
 			}
 			return
 		}

@@ -96,6 +96,9 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	if err := json.Unmarshal(body, &got.said); err != nil {
 		r.t.Errorf("the body is %s: %v", body, err)
 	}
+	if err := theEvents().CheckEvent(body); err != nil {
+		r.t.Errorf("not by the contract of events: %v", err)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	verifier, err := standardwebhooks.NewWebhook(r.secret[got.path])

@@ -264,11 +264,17 @@ type asyncAPI struct {
 	Channels map[string]struct {
 		Address    string
 		Parameters map[string]struct{ Enum []string }
-		Messages   map[string]struct {
-			Ref string `yaml:"$ref"`
-		}
+		Messages   map[string]reference
+	}
+	Operations map[string]struct {
+		Channel  reference
+		Messages []reference
 	}
 	Components struct{ Messages map[string]asyncMessage }
+}
+
+type reference struct {
+	Ref string `yaml:"$ref"`
 }
 
 type asyncMessage struct {
@@ -317,8 +323,7 @@ func readAsyncAPI(t *testing.T) (a asyncAPI) {
 // the channels under whose subjects it comes.
 func TestAsyncAPIHasTheMessagesThatThereAre(t *testing.T) {
 	a := readAsyncAPI(t)
-	told := slices.Concat(events.JobEventTypes(), events.QuotaEventTypes())
-	sent := append(slices.Clone(told), webhookTest)
+	sent := slices.Concat(events.JobEventTypes(), events.QuotaEventTypes(), []string{webhookTest})
 	byRoot := map[string][]string{}
 	outcomes := map[string][]string{}
 	for _, m := range goldenDecisions(t) {
@@ -327,7 +332,7 @@ func TestAsyncAPIHasTheMessagesThatThereAre(t *testing.T) {
 		outcomes[tokens[0]] = append(outcomes[tokens[0]], tokens[3])
 	}
 	for channel, want := range map[string][]string{
-		"jobDecisions": byRoot["jobs"], "accountDecisions": byRoot["accounts"], "jobEvents": told, "webhooks": sent,
+		"jobDecisions": byRoot["jobs"], "accountDecisions": byRoot["accounts"], "jobEvents": events.JobEventTypes(), "webhooks": sent,
 	} {
 		var names []string
 		for key, ref := range a.Channels[channel].Messages {
@@ -339,6 +344,16 @@ func TestAsyncAPIHasTheMessagesThatThereAre(t *testing.T) {
 		}
 		if got, want := unique(names), unique(want); !slices.Equal(got, want) {
 			t.Errorf("channel %s has\n%q\nwant\n%q", channel, got, want)
+		}
+	}
+	for name, operation := range a.Operations { // lists what it sends by the keys of its channel, and leaves none out
+		channel := strings.TrimPrefix(operation.Channel.Ref, "#/channels/")
+		var listed []string
+		for _, ref := range operation.Messages {
+			listed = append(listed, strings.TrimPrefix(ref.Ref, operation.Channel.Ref+"/messages/"))
+		}
+		if got, want := unique(listed), slices.Sorted(maps.Keys(a.Channels[channel].Messages)); !slices.Equal(got, want) {
+			t.Errorf("operation %s has\n%q\nwant\n%q", name, got, want)
 		}
 	}
 	for channel, stream := range map[string]string{"jobDecisions": "jobs", "accountDecisions": "accounts"} {
