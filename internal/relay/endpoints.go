@@ -200,13 +200,14 @@ func (r *Relay) change(ctx context.Context, account, id string, version uint64, 
 	return webhook.Endpoint{}, webhook.ErrVersion
 }
 
-// startAfresh forgets the failures of an endpoint: what it is sent next is sent at once, for the first time.
+// startAfresh forgets the failures of an endpoint: what it is sent next is sent at once, for the first time. Where there is
+// none it is written too: the attempt that is under way does not count then either, should it fail.
 func (r *Relay) startAfresh(ctx context.Context, e *webhook.Endpoint) error {
-	p, err := r.progress(ctx, e)
-	if err != nil || p == (progressRecord{}) {
+	p, _, err := r.progress(ctx, e)
+	if err != nil {
 		return err
 	}
-	return r.setProgress(ctx, e, progressRecord{Done: p.Done, LastSuccess: p.LastSuccess})
+	return r.store.put(ctx, keyOf(e.Account, e.ID)+progressSuffix, &progressRecord{Done: p.Done, LastSuccess: p.LastSuccess})
 }
 
 // Rotate gives an endpoint a new secret. The one before signs too for as long as it is to be kept, which is not at all with

@@ -22,7 +22,7 @@ func (r *Relay) Progress(ctx context.Context, e webhook.Endpoint) (webhook.Progr
 	if err != nil {
 		return webhook.Progress{}, unavailable("look up the consumer of", err)
 	}
-	record, err := r.progress(ctx, &e)
+	record, _, err := r.progress(ctx, &e)
 	if err != nil {
 		return webhook.Progress{}, err
 	}

@@ -27,7 +27,7 @@ func (q poisonQueue) Publish(_ string, messages ...*message.Message) error {
 		p := a.after
 		a.worker.persist(ctx, progressRecord{
 			Done: a.event.ID, Failures: p.Failures, FailingSince: p.FailingSince, LastSuccess: p.LastSuccess,
-		})
+		}, a.on)
 		a.worker.relay.note(ctx, a.worker.endpoint.Load(), a.given)
 		a.worker.relay.cfg.Log.Warn("an event is given up: it is in the poison queue", "webhook", a.worker.endpoint.Load().ID,
 			"event", a.event.ID, "error", a.given.Error)

@@ -341,7 +341,7 @@ func TestSweepRemovesWhatACrashLeaves(t *testing.T) {
 	changed.URL = "https://hooks.example/now"
 	must[uint64](t)(r.store.write(ctx, keyOf("demo", e.ID), toRecord(&changed), e.Version))
 	gone := create(t, r, "demo", "https://hooks.example/gone")
-	ok(t, r.setProgress(ctx, &gone, progressRecord{Event: "0-9", Failures: 1}))
+	ok(t, r.store.put(ctx, keyOf(gone.Account, gone.ID)+progressSuffix, &progressRecord{Event: "0-9", Failures: 1}))
 	m := nats.NewMsg(bucketSubject + keyOf("demo", gone.ID))
 	m.Header.Set(operationHeader, operationDelete)
 	must[uint64](t)(r.store.publish(ctx, m))
