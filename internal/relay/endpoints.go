@@ -226,25 +226,30 @@ func (r *Relay) Rotate(ctx context.Context, account, id string, keep time.Durati
 	})
 }
 
-// Remove removes an endpoint. Its log and its poison queue are removed by a relay that runs. The error is events.ErrNotFound.
-func (r *Relay) Remove(ctx context.Context, account, id string) error {
+// Remove removes an endpoint, if it has the version given, or any where that is 0. Its log and its poison queue are removed by
+// a relay that runs. The error is events.ErrNotFound, or webhook.ErrVersion.
+func (r *Relay) Remove(ctx context.Context, account, id string, version uint64) error {
 	e, err := r.endpoint(ctx, account, id)
 	if err != nil {
 		return err
 	}
-	return r.remove(ctx, account, id, e.After.Partition)
+	err = r.remove(ctx, &e, version)
+	if errors.Is(err, errConflict) {
+		return webhook.ErrVersion
+	}
+	return err
 }
 
 // remove does so in an order in which what it leaves when it is cut short is swept away.
-func (r *Relay) remove(ctx context.Context, account, id string, partition int) error {
-	key := keyOf(account, id)
-	if err := r.store.remove(ctx, key); err != nil {
+func (r *Relay) remove(ctx context.Context, e *webhook.Endpoint, version uint64) error {
+	key := keyOf(e.Account, e.ID)
+	if err := r.store.remove(ctx, key, version); err != nil {
 		return err
 	}
-	if err := r.dropDurable(ctx, id, partition); err != nil {
+	if err := r.dropDurable(ctx, e.ID, e.After.Partition); err != nil {
 		return err
 	}
-	return r.store.remove(ctx, key+progressSuffix)
+	return r.store.remove(ctx, key+progressSuffix, 0)
 }
 
 func (r *Relay) dropDurable(ctx context.Context, id string, partition int) error {

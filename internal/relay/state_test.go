@@ -231,14 +231,17 @@ func TestEndpointsAreChanged(t *testing.T) {
 		t.Errorf("one too many: %v", err)
 	}
 	create(t, r, "other", url)
-	ok(t, r.Remove(ctx, "demo", e.ID))
+	if err := r.Remove(ctx, "demo", e.ID, e.Version); !errors.Is(err, webhook.ErrVersion) {
+		t.Errorf("the version before was removed: %v", err)
+	}
+	ok(t, r.Remove(ctx, "demo", e.ID, changed.Version))
 	if all := must[[]webhook.Endpoint](t)(r.List(ctx, "demo")); len(all) != webhook.MaxPerAccount-1 {
 		t.Errorf("%d are left", len(all))
 	}
 	if all := must[[]webhook.Endpoint](t)(r.All(ctx)); len(all) != webhook.MaxPerAccount {
 		t.Errorf("%d are left of all", len(all))
 	}
-	if err := r.Remove(ctx, "demo", e.ID); !errors.Is(err, events.ErrNotFound) {
+	if err := r.Remove(ctx, "demo", e.ID, 0); !errors.Is(err, events.ErrNotFound) {
 		t.Errorf("removed again: %v", err)
 	}
 	if _, err := r.store.decisions[0].Consumer(ctx, durableOf(e.ID)); !errors.Is(err, jetstream.ErrConsumerNotFound) {

@@ -173,11 +173,16 @@ func (s *store) put(ctx context.Context, key string, value any) error {
 	return err
 }
 
-// remove writes that a key is removed, and leaves nothing of what it was.
-func (s *store) remove(ctx context.Context, key string) error {
+// remove writes that a key is removed, and leaves nothing of what it was. With a revision the error is errConflict unless that
+// is the last; 0 means any.
+func (s *store) remove(ctx context.Context, key string, on uint64) error {
 	m := nats.NewMsg(bucketSubject + key)
 	m.Header.Set(operationHeader, operationDelete)
-	revision, err := s.publish(ctx, m)
+	var options []jetstream.PublishOpt
+	if on != 0 {
+		options = append(options, jetstream.WithExpectLastSequencePerSubject(on))
+	}
+	revision, err := s.publish(ctx, m, options...)
 	if err != nil {
 		return err
 	}

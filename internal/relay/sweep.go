@@ -89,7 +89,7 @@ func (r *Relay) sweepErased(ctx context.Context) error {
 			if !slices.ContainsFunc(erasures, func(d events.Decision) bool { return d.Position.Sequence > e.After.Sequence }) {
 				continue
 			}
-			if err := r.remove(ctx, account, e.ID, e.After.Partition); err != nil {
+			if err := r.remove(ctx, &e, 0); err != nil {
 				return err
 			}
 		}
