@@ -58,6 +58,12 @@ func TestURLsThatAreRefused(t *testing.T) {
 		"https://[fc00::1]":             "not public",
 		"https://[fe80::1%25eth0]":      "not public",
 		"https://[ff02::1]":             "not public",
+		"https://127.1":                 "ends in a number",
+		"https://2130706433":            "ends in a number",
+		"https://0x7f000001":            "ends in a number",
+		"https://0X7F.0.0.1":            "ends in a number",
+		"https://0177.0.0.1":            "ends in a number",
+		"https://10.0.0.1.":             "ends in a number",
 		"https://hooks.example/" + strings.Repeat("x", urlAtMost): "and may have 2048",
 	} {
 		err := none.checkURL(url)
@@ -66,7 +72,7 @@ func TestURLsThatAreRefused(t *testing.T) {
 			t.Errorf("%s: %v, want %q", url, err, want)
 		}
 	}
-	for _, url := range []string{"https://hooks.example", "https://hooks.example:8443/a?b=c", "https://8.8.8.8", "https://[2606:4700::1111]/", "HTTPS://hooks.example"} {
+	for _, url := range []string{"https://hooks.example", "https://hooks.example:8443/a?b=c", "https://8.8.8.8", "https://hooks.3com.example", "https://x.0xy", "https://[2606:4700::1111]/", "HTTPS://hooks.example"} {
 		if err := none.checkURL(url); err != nil {
 			t.Errorf("%s: %v", url, err)
 		}
