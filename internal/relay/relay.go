@@ -76,6 +76,7 @@ type Config struct {
 	timeout  time.Duration // of an attempt in all
 	rest     time.Duration // at most
 	failing  time.Duration // at most
+	look     time.Duration // how often it is looked whether the streams are there
 	ackWait  time.Duration
 	resolver *net.Resolver
 }
@@ -93,7 +94,7 @@ func (cfg *Config) setDefaults() error {
 	for _, d := range []struct {
 		of    *time.Duration
 		value time.Duration
-	}{{&cfg.timeout, sendTimeout}, {&cfg.rest, restAtMost}, {&cfg.failing, failingAtMost}, {&cfg.ackWait, ackWait}} {
+	}{{&cfg.timeout, sendTimeout}, {&cfg.look, lookEvery}, {&cfg.rest, restAtMost}, {&cfg.failing, failingAtMost}, {&cfg.ackWait, ackWait}} {
 		if *d.of == 0 {
 			*d.of = d.value
 		}

@@ -40,6 +40,9 @@ const (
 // errConflict is the error of a write on a revision that is not the last any more.
 var errConflict = errors.New("it was written meanwhile")
 
+// errLost is the error of a stream that was deleted, though another may be in its place.
+var errLost = errors.New("it was deleted")
+
 // store is what lies in JetStream beside the ledger.
 type store struct {
 	js         jetstream.JetStream
@@ -78,6 +81,18 @@ func openStore(ctx context.Context, js jetstream.JetStream, cfg Config) (*store,
 }
 
 // openStream returns a stream, which it makes where there is none. What an operator changed of one stays.
+// lost returns errLost if a stream is not there any more.
+func (s *store) lost(ctx context.Context) error {
+	for _, known := range []jetstream.Stream{s.bucket, s.deliveries, s.poison} {
+		config, created := known.CachedInfo().Config, known.CachedInfo().Created
+		now, err := s.js.Stream(ctx, config.Name)
+		if errors.Is(err, jetstream.ErrStreamNotFound) || err == nil && !now.CachedInfo().Created.Equal(created) {
+			return fmt.Errorf("stream %s: %w", config.Name, errLost)
+		}
+	}
+	return nil
+}
+
 func openStream(ctx context.Context, js jetstream.JetStream, config jetstream.StreamConfig, replicas int) (jetstream.Stream, error) {
 	stream, err := js.Stream(ctx, config.Name)
 	if !errors.Is(err, jetstream.ErrStreamNotFound) {
