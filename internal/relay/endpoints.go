@@ -58,6 +58,9 @@ func (r *Relay) take(ctx context.Context, e *webhook.Endpoint) error {
 			return errors.Join(err, r.dropDurable(ctx, e.ID, e.After.Partition))
 		}
 		e.Version, err = r.store.writeNew(ctx, e.Account, keyOf(e.Account, e.ID), toRecord(e), seen)
+		if err == nil {
+			return r.store.settle()
+		}
 		if !errors.Is(err, errConflict) {
 			return err
 		}
@@ -195,7 +198,10 @@ func (r *Relay) change(ctx context.Context, account, id string, version uint64, 
 		if err != nil {
 			return e, err
 		}
-		return e, r.store.forgetBefore(ctx, keyOf(account, id), e.Version)
+		if err := r.store.forgetBefore(ctx, keyOf(account, id), e.Version); err != nil {
+			return e, err
+		}
+		return e, r.store.settle()
 	}
 	return webhook.Endpoint{}, webhook.ErrVersion
 }
@@ -249,7 +255,10 @@ func (r *Relay) remove(ctx context.Context, e *webhook.Endpoint, version uint64)
 	if err := r.dropDurable(ctx, e.ID, e.After.Partition); err != nil {
 		return err
 	}
-	return r.store.remove(ctx, key+progressSuffix, 0)
+	if err := r.store.remove(ctx, key+progressSuffix, 0); err != nil {
+		return err
+	}
+	return r.store.settle()
 }
 
 func (r *Relay) dropDurable(ctx context.Context, id string, partition int) error {

@@ -60,6 +60,8 @@ type Config struct {
 	Folded func(partition int) uint64
 	// Erasures returns the decisions that erased an account, in order.
 	Erasures func(ctx context.Context, account string) ([]events.Decision, error)
+	// Sync returns once what the server wrote of a stream is on disk. Default: the server syncs by itself.
+	Sync func(stream string) error
 	// Allow are networks that are not public and may be reached all the same, over plain HTTP too. Default: none.
 	Allow []netip.Prefix
 	// RootCAs are who may certify endpoints. Default: those of the system.
@@ -74,9 +76,9 @@ type Config struct {
 	Observer Observer
 
 	timeout  time.Duration // of an attempt in all
+	look     time.Duration // how often it is looked whether the streams are there
 	rest     time.Duration // at most
 	failing  time.Duration // at most
-	look     time.Duration // how often it is looked whether the streams are there
 	ackWait  time.Duration
 	resolver *net.Resolver
 }
@@ -84,6 +86,9 @@ type Config struct {
 func (cfg *Config) setDefaults() error {
 	if cfg.Conn == nil || cfg.Partitions < 1 || cfg.Replicas < 1 || cfg.Folded == nil || cfg.Erasures == nil || cfg.Log == nil {
 		return errors.New("relay: Conn, Partitions, Replicas, Folded, Erasures and Log are needed")
+	}
+	if cfg.Sync == nil {
+		cfg.Sync = func(string) error { return nil }
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

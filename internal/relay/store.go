@@ -46,6 +46,7 @@ var errLost = errors.New("it was deleted")
 // store is what lies in JetStream beside the ledger.
 type store struct {
 	js         jetstream.JetStream
+	sync       func(stream string) error
 	bucket     jetstream.Stream
 	deliveries jetstream.Stream
 	poison     jetstream.Stream
@@ -53,7 +54,7 @@ type store struct {
 }
 
 func openStore(ctx context.Context, js jetstream.JetStream, cfg Config) (*store, error) {
-	s := &store{js: js, decisions: make([]jetstream.Stream, cfg.Partitions)}
+	s := &store{js: js, sync: cfg.Sync, decisions: make([]jetstream.Stream, cfg.Partitions)}
 	var err error
 	for p := range s.decisions {
 		if s.decisions[p], err = js.Stream(ctx, events.Decisions.Name(p)); err != nil {
@@ -80,7 +81,6 @@ func openStore(ctx context.Context, js jetstream.JetStream, cfg Config) (*store,
 	return s, nil
 }
 
-// openStream returns a stream, which it makes where there is none. What an operator changed of one stays.
 // lost returns errLost if a stream is not there any more.
 func (s *store) lost(ctx context.Context) error {
 	for _, known := range []jetstream.Stream{s.bucket, s.deliveries, s.poison} {
@@ -93,6 +93,7 @@ func (s *store) lost(ctx context.Context) error {
 	return nil
 }
 
+// openStream returns a stream, which it makes where there is none. What an operator changed of one stays.
 func openStream(ctx context.Context, js jetstream.JetStream, config jetstream.StreamConfig, replicas int) (jetstream.Stream, error) {
 	stream, err := js.Stream(ctx, config.Name)
 	if !errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -202,6 +203,14 @@ func (s *store) remove(ctx context.Context, key string, on uint64) error {
 		return err
 	}
 	return s.forgetBefore(ctx, key, revision)
+}
+
+// settle returns once what was written into the bucket is on disk: whoever is told of it may rely on it.
+func (s *store) settle() error {
+	if err := s.sync(bucketStream); err != nil {
+		return unavailable("sync", err)
+	}
+	return nil
 }
 
 func (s *store) publish(ctx context.Context, m *nats.Msg, options ...jetstream.PublishOpt) (sequence uint64, err error) {
