@@ -121,7 +121,7 @@ var errMissed = errors.New("a change was missed")
 func (b *switchboard) follow(ctx context.Context) error {
 	changes, err := b.relay.store.bucket.CreateConsumer(ctx, jetstream.ConsumerConfig{
 		DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, FilterSubject: bucketSubject + ">",
-		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1,
+		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: awayAtMost,
 	})
 	if err != nil {
 		return err
@@ -183,7 +183,8 @@ func (b *switchboard) take(ctx context.Context, m jetstream.Msg, meta *jetstream
 		}
 		e = b.relay.fromRecord(account, id, meta.Sequence.Stream, &record)
 	} else {
-		b.relay.Erased() // what it leaves is swept away
+		b.relay.Erased()                                 // what it leaves is swept away,
+		time.AfterFunc(grace+retryPause, b.relay.Erased) // and what an attempt that is under way still writes
 	}
 	return b.switchTo(ctx, key, &e)
 }

@@ -356,3 +356,25 @@ func TestSweepRemovesWhatACrashLeaves(t *testing.T) {
 		t.Errorf("it leads to %s", got.URL)
 	}
 }
+
+// TestNothingIsLeftOfAnAttemptThatOutlivesItsEndpoint has an event accepted after the endpoint was removed and swept away.
+func TestNothingIsLeftOfAnAttemptThatOutlivesItsEndpoint(t *testing.T) {
+	t.Parallel()
+	h, asked, accept := newHouse(t), make(chan bool, 1), make(chan bool)
+	rcv := receive(t, func(http.ResponseWriter, string) {
+		asked <- true
+		<-accept
+	})
+	cfg := h.config()
+	cfg.RootCAs = rcv.trusted()
+	r, _ := run(t, cfg)
+	e := create(t, r, "demo", rcv.URL)
+	h.capture(t, "demo")
+	<-asked
+	ok(t, r.Remove(within(t), "demo", e.ID, 0))
+	pause(within(t), 2*sweepPause) // it is swept
+	close(accept)
+	logged := func() bool { return len(must[[]webhook.Delivery](t)(r.Deliveries(within(t), "demo", e.ID, 0, 1))) > 0 }
+	until(t, "it is in the log", logged)
+	until(t, "it is not in the log", func() bool { return !logged() })
+}
