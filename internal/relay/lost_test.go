@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"jobtally/internal/events"
 	"jobtally/internal/webhook"
 )
 
@@ -53,5 +54,20 @@ func TestAStreamThatIsDeletedIsMadeAnew(t *testing.T) {
 				t.Errorf("there are %d", len(all))
 			}
 		})
+	}
+}
+
+// TestProgressWithoutAConsumer has the consumer of an endpoint lost that nobody sends to.
+func TestProgressWithoutAConsumer(t *testing.T) {
+	h, off := newHouse(t), false
+	r := open(t, h.config())
+	e := create(t, r, "demo", "https://hooks.example")
+	must[webhook.Endpoint](t)(r.Change(within(t), "demo", e.ID, 0, webhook.Change{Enabled: &off}))
+	h.capture(t, "demo")
+	ok(t, r.dropDurable(within(t), e.ID, 0))
+	progressed(t, r, e, "it is there again", func(p webhook.Progress) bool { return p.Pending == 1 })
+	ok(t, r.Remove(within(t), "demo", e.ID, 0))
+	if _, err := r.Progress(within(t), e); !errors.Is(err, events.ErrNotFound) {
+		t.Errorf("once it is removed: %v", err)
 	}
 }
