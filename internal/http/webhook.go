@@ -165,7 +165,7 @@ func (a *api) getWebhooks(c echo.Context, relay *Webhooks) error {
 		return err
 	}
 	form := webhooksForm{Webhooks: []*webhookForm{}}
-	for i := range endpoints[:min(len(endpoints), webhook.MaxPerAccount)] { // one too many is taken back in a moment
+	for i := range endpoints {
 		form.Webhooks = append(form.Webhooks, formOfWebhook(&endpoints[i]))
 	}
 	return writeTagged(c, encode(&form))

@@ -101,11 +101,11 @@ func TestNamesThatLeadToPrivateAddresses(t *testing.T) {
 	dns.answer.Store(&[]string{"127.0.0.2"})
 	wantTest(t, r, e, "")
 	dns.answer.Store(&[]string{"127.0.0.1"})
-	wantTest(t, r, e, "its host leads to an address that is not public")
+	wantTest(t, r, e, errNotPublic.Error())
 	dns.answer.Store(&[]string{"127.0.0.1", "127.0.0.2"})
 	wantTest(t, r, e, "")
 	dns.answer.Store(&[]string{})
-	wantTest(t, r, e, "its host is not found")
+	wantTest(t, r, e, errNotPublic.Error())
 	if public.got.Load() != 2 || private.got.Load() != 0 {
 		t.Errorf("the one that is allowed got %d, the other %d", public.got.Load(), private.got.Load())
 	}
@@ -113,7 +113,7 @@ func TestNamesThatLeadToPrivateAddresses(t *testing.T) {
 	// Over https public addresses would do, and this machine's still do not.
 	secure := create(t, r, "demo", "https://hooks.example:"+strconv.Itoa(public.port))
 	dns.answer.Store(&[]string{"127.0.0.1"})
-	wantTest(t, r, secure, "its host leads to an address that is not public")
+	wantTest(t, r, secure, errNotPublic.Error())
 }
 
 // TestTheProxyOfTheEnvironmentIsNotUsed has one that would reach anything.

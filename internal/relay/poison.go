@@ -22,7 +22,7 @@ func (q poisonQueue) Publish(_ string, messages ...*message.Message) error {
 	for _, m := range messages {
 		ctx, a := m.Context(), m.Context().Value(attemptKey{}).(*attempt)
 		if err := q.put(ctx, a); err != nil {
-			return errors.Join(err, a.worker.giveBack(retryPause, err.Error()))
+			return errors.Join(err, a.worker.giveBack(q.relay.cfg.rest, err.Error())) // it is sent once more then
 		}
 		p := a.after
 		a.worker.persist(ctx, progressRecord{

@@ -146,14 +146,12 @@ func (s *sender) explain(err error, u *url.URL) string {
 	var unknown *net.DNSError
 	var certificate *tls.CertificateVerificationError
 	switch {
-	case errors.Is(err, errNotPublic):
-		return errNotPublic.Error()
 	case errors.Is(err, context.DeadlineExceeded), isTimeout(err):
 		return fmt.Sprintf("it did not answer within %s", s.timeout)
 	case errors.Is(err, context.Canceled):
 		return "it was not waited for: the relay was stopped"
-	case errors.As(err, &unknown):
-		return "its host is not found"
+	case errors.Is(err, errNotPublic), errors.As(err, &unknown):
+		return errNotPublic.Error()
 	case errors.As(err, &certificate):
 		return "its certificate is not accepted: " + brief(certificate.Err, u)
 	}
