@@ -174,7 +174,9 @@ func TestSyncBesideTheLedger(t *testing.T) {
 	for _, every := range []time.Duration{0, time.Hour} {
 		e := must[*Embedded](t)(StartEmbedded(t.TempDir(), every, quiet()))
 		t.Cleanup(e.Close)
-		js := must[jetstream.JetStream](t)(jetstream.New(must[*nats.Conn](t)(e.Connect("test", quiet()))))
+		nc := must[*nats.Conn](t)(e.Connect("test", quiet()))
+		t.Cleanup(nc.Close)
+		js := must[jetstream.JetStream](t)(jetstream.New(nc))
 		must[jetstream.Stream](t)(js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "BESIDE", Subjects: []string{"beside"}, Storage: jetstream.FileStorage}))
 		must[*jetstream.PubAck](t)(js.Publish(t.Context(), "beside", nil))
 		if err := e.Sync("BESIDE"); err != nil {
