@@ -34,7 +34,7 @@ type webhookRemoveCmd struct{ webhookFlags }
 // Run removes a webhook.
 func (c *webhookRemoveCmd) Run(s *session) error {
 	return c.on(s, cli.Webhooks{}, func(o *opened, e *webhook.Endpoint) error {
-		if err := o.relay.Remove(s.ctx, e.Account, e.ID); err != nil {
+		if err := o.relay.Remove(s.ctx, e.Account, e.ID, 0); err != nil {
 			return err
 		}
 		_, err := fmt.Fprintf(s.stdout, "webhook %s of account %s is removed\n", e.ID, e.Account)

@@ -110,7 +110,7 @@ func (g *guarded) keepWebhooks(t *testing.T) {
 	}
 	off := false
 	must[webhook.Endpoint](t)(operator.Change(ctx, "demo", e.ID, 0, webhook.Change{Enabled: &off}))
-	if err := api.Remove(ctx, "demo", e.ID); err != nil {
+	if err := api.Remove(ctx, "demo", e.ID, 0); err != nil {
 		t.Error(err)
 	}
 	if err := sends.Sweep(ctx); err != nil {

@@ -20,6 +20,7 @@ type hooks struct {
 	deliveries []webhook.Delivery // of each, the first one first
 	changes    int
 	sent       func() // is called for a test
+	read       func() // is called when an endpoint was read
 }
 
 var secretOfTest = "whsec_" + strings.Repeat("A", 43) + "="
@@ -77,6 +78,9 @@ func (h *hooks) get(_ context.Context, account, id string) (webhook.Endpoint, er
 	if err != nil {
 		return webhook.Endpoint{}, err
 	}
+	if h.read != nil {
+		defer h.read()
+	}
 	return *e, nil
 }
 
@@ -120,11 +124,15 @@ func (h *hooks) rotate(_ context.Context, account, id string, keep time.Duration
 	return *e, nil
 }
 
-func (h *hooks) remove(_ context.Context, account, id string) error {
+func (h *hooks) remove(_ context.Context, account, id string, version uint64) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if _, err := h.at(account, id); err != nil {
+	e, err := h.at(account, id)
+	switch {
+	case err != nil:
 		return err
+	case version != 0 && version != e.Version:
+		return webhook.ErrVersion
 	}
 	h.changes++
 	h.endpoints = slices.DeleteFunc(h.endpoints, func(e webhook.Endpoint) bool { return e.ID == id })

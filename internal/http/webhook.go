@@ -32,7 +32,8 @@ type Webhooks struct {
 	Change func(ctx context.Context, account, id string, version uint64, c webhook.Change) (webhook.Endpoint, error)
 	// Rotate gives an endpoint another secret, and keeps the one that it had for so long.
 	Rotate func(ctx context.Context, account, id string, keep time.Duration) (webhook.Endpoint, error)
-	Remove func(ctx context.Context, account, id string) error
+	// Remove removes an endpoint of a version, or with 0 of any. The error is webhook.ErrVersion.
+	Remove func(ctx context.Context, account, id string, version uint64) error
 	// Test sends a test, and returns what became of it.
 	Test func(ctx context.Context, account, id string) (webhook.Delivery, error)
 	// Deliveries returns the latest deliveries before one, or with 0 the latest of all, the latest first; none where there is no
@@ -164,7 +165,7 @@ func (a *api) getWebhooks(c echo.Context, relay *Webhooks) error {
 		return err
 	}
 	form := webhooksForm{Webhooks: []*webhookForm{}}
-	for i := range endpoints[:min(len(endpoints), webhook.MaxPerAccount)] { // one too many is taken back in a moment
+	for i := range endpoints {
 		form.Webhooks = append(form.Webhooks, formOfWebhook(&endpoints[i]))
 	}
 	return writeTagged(c, encode(&form))
@@ -271,13 +272,14 @@ func (a *api) deleteWebhook(c echo.Context, relay *Webhooks) error {
 	if err := checkNoQuery(c.Request().URL); err != nil {
 		return err
 	}
-	if _, err := a.ifWebhookVersion(c, relay); err != nil {
+	version, err := a.ifWebhookVersion(c, relay)
+	if err != nil {
 		return err
 	}
 	if err := a.recordable(c); err != nil {
 		return err
 	}
-	if err := relay.Remove(c.Request().Context(), callOf(c).account, c.Param("id")); err != nil {
+	if err := relay.Remove(c.Request().Context(), callOf(c).account, c.Param("id"), version); err != nil {
 		return err
 	}
 	return c.NoContent(nethttp.StatusNoContent)

@@ -170,6 +170,16 @@ func (e *Embedded) blocks(stream string) string {
 	return filepath.Join(e.options.StoreDir, "jetstream", server.DEFAULT_GLOBAL_ACCOUNT, "streams", stream, "msgs")
 }
 
+// Sync returns once what the server wrote of a stream that lies beside the ledger is on disk, with its configuration. Where the
+// server is to sync in intervals it leaves that to the server.
+func (e *Embedded) Sync(stream string) error {
+	if e.sync != 0 {
+		return nil
+	}
+	dir := filepath.Dir(e.blocks(stream))
+	return errors.Join(syncTree(dir), syncFile(filepath.Dir(dir), (*os.File).Sync))
+}
+
 // IsEmbedded says whether a connection leads to the server within another jobtally. What is acknowledged there is on
 // disk only when it is decided.
 func IsEmbedded(nc *nats.Conn) bool { return nc.ConnectedServerName() == embeddedName }

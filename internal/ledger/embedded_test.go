@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"jobtally/internal/events"
 )
@@ -165,5 +166,24 @@ func TestEmbeddedOnAnUnusableDirectory(t *testing.T) {
 	}
 	if _, err := StartEmbedded(dir, 0, quiet()); err == nil || !strings.Contains(err.Error(), filepath.Join(dir, "jetstream")) {
 		t.Fatalf("error %v, want one that names the directory", err)
+	}
+}
+
+// TestSyncBesideTheLedger has a stream synced that is not of the ledger, and one that is not there.
+func TestSyncBesideTheLedger(t *testing.T) {
+	for _, every := range []time.Duration{0, time.Hour} {
+		e := must[*Embedded](t)(StartEmbedded(t.TempDir(), every, quiet()))
+		t.Cleanup(e.Close)
+		nc := must[*nats.Conn](t)(e.Connect("test", quiet()))
+		t.Cleanup(nc.Close)
+		js := must[jetstream.JetStream](t)(jetstream.New(nc))
+		must[jetstream.Stream](t)(js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "BESIDE", Subjects: []string{"beside"}, Storage: jetstream.FileStorage}))
+		must[*jetstream.PubAck](t)(js.Publish(t.Context(), "beside", nil))
+		if err := e.Sync("BESIDE"); err != nil {
+			t.Error(err)
+		}
+		if err := e.Sync("NOWHERE"); (err == nil) != (every != 0) {
+			t.Errorf("a stream that is not there, synced each %s: %v", every, err)
+		}
 	}
 }

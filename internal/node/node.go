@@ -73,6 +73,7 @@ type Node struct {
 
 	decides      bool
 	connectAgain func(name string) (*ledger.Connection, error) // to the ledger's server
+	syncBeside   func(stream string) error                     // of a stream beside the ledger; nil where the server syncs by itself
 
 	closers []func() error // in the order in which they were opened
 }
@@ -201,6 +202,7 @@ func (n *Node) connect(ctx context.Context, cfg Config) (*ledger.Connection, ope
 		return nil, nil, err
 	}
 	n.closers = append(n.closers, func() error { server.Close(); return nil })
+	n.syncBeside = server.Sync
 	n.connectAgain = func(name string) (*ledger.Connection, error) { return server.Connect(name, cfg.Log) }
 	connection, err := n.connectAgain("jobtally")
 	if err != nil {

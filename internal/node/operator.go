@@ -37,6 +37,7 @@ type Operator struct {
 	close   func() error
 
 	connectAgain func(name string) (*ledger.Connection, error) // to the ledger's server
+	syncBeside   func(stream string) error                     // of a stream beside the ledger; nil where another sees to the disk
 }
 
 // Dial opens the access. With cfg.NATS it connects to that server; else it finds the service running on cfg.Dir, and
@@ -68,7 +69,7 @@ func Dial(ctx context.Context, cfg Config) (*Operator, error) {
 	if !n.awaitFolding(ctx)() {
 		return nil, errors.Join(ctx.Err(), n.Close())
 	}
-	return &Operator{Ledger: n.Ledger, Alone: true, close: n.Close, log: cfg.Log, connectAgain: n.connectAgain}, nil
+	return &Operator{Ledger: n.Ledger, Alone: true, close: n.Close, log: cfg.Log, connectAgain: n.connectAgain, syncBeside: n.syncBeside}, nil
 }
 
 func dialServer(ctx context.Context, cfg Config, url string) (*Operator, error) {

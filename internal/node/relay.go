@@ -33,6 +33,8 @@ type RelayConfig struct {
 	// Log and Observer are told what becomes of it.
 	Log      *slog.Logger
 	Observer relay.Observer
+
+	sync func(stream string) error // as relay.Config has it
 }
 
 // Relay is the relay of a node. It may not be there yet: where it cannot be opened, as by a NATS user that lacks the rights,
@@ -46,6 +48,7 @@ type Relay struct {
 
 // StartRelay opens the relay, and runs it where the node decides, until the node is closed. It waits for the first try only.
 func (n *Node) StartRelay(ctx context.Context, cfg RelayConfig) *Relay {
+	cfg.sync = n.syncBeside
 	r := &Relay{node: n, cfg: cfg}
 	n.relay.Store(r)
 	running, cancel := context.WithCancel(context.Background())
@@ -137,7 +140,7 @@ func openRelay(ctx context.Context, l *ledger.Ledger, connection *ledger.Connect
 	defer cancel()
 	err = ledger.Heeding(ctx, connection, func(ctx context.Context) (err error) {
 		opened, err = relay.Open(ctx, relay.Config{
-			Conn: connection, Partitions: l.Partitions, Replicas: l.Replicas, Folded: folded, Erasures: erasures,
+			Conn: connection, Partitions: l.Partitions, Replicas: l.Replicas, Folded: folded, Erasures: erasures, Sync: cfg.sync,
 			Allow: cfg.Allow, RootCAs: cfg.RootCAs, Log: cfg.Log, Observer: cfg.Observer,
 		})
 		return err
@@ -152,6 +155,7 @@ func (o *Operator) Relay(ctx context.Context, cfg RelayConfig) (*relay.Relay, er
 	if err != nil {
 		return nil, err
 	}
+	cfg.sync = o.syncBeside
 	registersNone := func(int) uint64 { return 0 }
 	opened, err := openRelay(ctx, o.Ledger, connection, registersNone, o.erasures, cfg)
 	if err != nil {

@@ -76,11 +76,11 @@ func (w *worker) handle(m *message.Message) error {
 // wait gives back a decision that cannot be read, as that of a type that only a newer version knows: to skip it would be
 // wrong for ever.
 func (w *worker) wait(ctx context.Context, e *webhook.Endpoint, cause error) error {
-	p, err := w.relay.progress(ctx, e)
+	p, on, err := w.relay.progress(ctx, e)
 	if err == nil && p.Waits != cause.Error() {
 		p.Waits = cause.Error()
 		w.relay.cfg.Log.Warn("a webhook waits for a version that can read a decision", "webhook", e.ID, "error", cause)
-		w.persist(ctx, p)
+		w.persist(ctx, p, on)
 	}
 	return w.giveBack(w.relay.cfg.rest, cause.Error())
 }
@@ -142,7 +142,8 @@ func wants(types []string, ceType string) bool {
 type attempt struct {
 	worker *worker
 	event  *events.Event
-	before progressRecord // as it was
+	before progressRecord // as it was,
+	on     uint64         // at this revision
 	done   string         // the id of the event before it, of the same decision
 
 	given *webhook.Delivery // the last attempt at what is given up
@@ -153,7 +154,7 @@ type attemptKey struct{}
 
 // tell makes the next attempt at an event if that is due. It returns nil once the event is done with.
 func (w *worker) tell(ctx context.Context, event *events.Event, done string) error {
-	p, err := w.relay.progress(ctx, w.endpoint.Load())
+	p, on, err := w.relay.progress(ctx, w.endpoint.Load())
 	if err != nil {
 		return w.giveBack(retryPause, err.Error())
 	}
@@ -163,10 +164,10 @@ func (w *worker) tell(ctx context.Context, event *events.Event, done string) err
 	if w.endpoint.Load().State != webhook.Enabled {
 		return w.giveBack(retryPause, "the webhook is not enabled")
 	}
-	if left := p.NextAttempt.Sub(w.relay.cfg.Now()); left > 0 {
+	if left := p.NextAttempt.Sub(w.relay.cfg.Now()); left > 0 && left <= longestPause(w.relay.cfg.Schedule) {
 		return w.giveBack(left, "its next attempt is not due")
 	}
-	m := message.NewMessageWithContext(context.WithValue(ctx, attemptKey{}, &attempt{worker: w, event: event, before: p, done: done}), event.ID, nil)
+	m := message.NewMessageWithContext(context.WithValue(ctx, attemptKey{}, &attempt{worker: w, event: event, before: p, on: on, done: done}), event.ID, nil)
 	_, err = w.deliver(m)
 	return err
 }
@@ -184,7 +185,7 @@ func (w *worker) attempt(m *message.Message) ([]*message.Message, error) {
 	}
 	if answer.accepted() {
 		if a.before.Failures > 0 || a.before.Waits != "" {
-			w.persist(ctx, progressRecord{Done: a.event.ID, LastSuccess: d.At})
+			w.persist(ctx, progressRecord{Done: a.event.ID, LastSuccess: d.At}, a.on)
 		}
 		w.relay.note(ctx, e, &d)
 		return nil, nil
@@ -206,15 +207,20 @@ func (r *Relay) send(ctx context.Context, e *webhook.Endpoint, event *events.Eve
 	return d, a
 }
 
-// persist writes how far the delivery is. It tries until it works, or ctx ends: without it the next attempt would come
-// too early. Nobody else waits for this endpoint.
-func (w *worker) persist(ctx context.Context, p progressRecord) {
+// persist writes how far the delivery is, on the revision that was read before the attempt, and says whether that was the last.
+// If it was not, somebody had the delivery start afresh meanwhile, or another relay has taken it on: theirs stays. It tries
+// until it works, or ctx ends: without it the next attempt would come too early. Nobody else waits for this endpoint.
+func (w *worker) persist(ctx context.Context, p progressRecord, on uint64) bool {
+	e := w.endpoint.Load()
 	for {
-		err := w.relay.setProgress(ctx, w.endpoint.Load(), p)
+		_, err := w.relay.store.write(ctx, keyOf(e.Account, e.ID)+progressSuffix, &p, on)
 		if err == nil || ctx.Err() != nil {
-			return
+			return true
 		}
-		w.relay.cfg.Log.Warn("what became of a delivery cannot be written; trying until it can", "webhook", w.endpoint.Load().ID, "error", err)
+		if errors.Is(err, errConflict) {
+			return false
+		}
+		w.relay.cfg.Log.Warn("what became of a delivery cannot be written; trying until it can", "webhook", e.ID, "error", err)
 		pause(ctx, retryPause)
 	}
 }
@@ -233,7 +239,7 @@ func (w *worker) failed(ctx context.Context, a *attempt, d *webhook.Delivery, an
 		p.LastSuccess = r.lastSuccess(ctx, e, p.LastSuccess)
 	}
 	if d.Status == statusGone || d.At.Sub(p.FailingSince) >= r.cfg.failing {
-		return w.stop(ctx, e, p, d)
+		return w.stop(ctx, e, a, p, d)
 	}
 	if d.Attempt >= len(r.cfg.Schedule) {
 		d.Outcome = webhook.Poisoned
@@ -243,24 +249,43 @@ func (w *worker) failed(ctx context.Context, a *attempt, d *webhook.Delivery, an
 	rest := max(jittered(pauseAfter(r.cfg.Schedule, d.Attempt, p.Failures)), answer.retryAfter)
 	p.NextAttempt = d.At.Add(rest)
 	d.NextAttempt = p.NextAttempt
-	w.persist(ctx, p)
+	if !w.persist(ctx, p, a.on) {
+		return w.overtaken(ctx, e, d)
+	}
 	r.note(ctx, e, d)
 	return w.giveBack(rest, d.Error)
 }
 
+// overtaken gives back what was tried while the endpoint got another URL, was enabled again, or accepted a test: the failure
+// is in the log, and counts for nothing.
+func (w *worker) overtaken(ctx context.Context, e *webhook.Endpoint, d *webhook.Delivery) error {
+	d.NextAttempt = d.At.Add(d.Duration + retryPause)
+	w.relay.note(ctx, e, d)
+	return w.giveBack(retryPause, "it starts afresh: "+d.Error)
+}
+
 // stop has the endpoint sent nothing more until it is enabled again, and then goes on with this event.
-func (w *worker) stop(ctx context.Context, e *webhook.Endpoint, p progressRecord, d *webhook.Delivery) error {
+func (w *worker) stop(ctx context.Context, e *webhook.Endpoint, a *attempt, p progressRecord, d *webhook.Delivery) error {
 	state := webhook.Failing
 	if d.Status == statusGone {
 		state = webhook.Gone
 	}
-	w.persist(ctx, p)
+	if !w.persist(ctx, p, a.on) {
+		return w.overtaken(ctx, e, d)
+	}
 	w.relay.note(ctx, e, d)
-	changed, err := w.relay.change(ctx, e.Account, e.ID, 0, func(e *webhook.Endpoint) { setState(e, state, d.At) })
+	changed, err := w.relay.change(ctx, e.Account, e.ID, 0, func(now *webhook.Endpoint) {
+		if now.URL == e.URL {
+			setState(now, state, d.At)
+		}
+	})
 	if err != nil {
 		return w.giveBack(retryPause, fmt.Sprint("the webhook cannot be stopped: ", err))
 	}
 	w.endpoint.Store(&changed)
+	if changed.State != state {
+		return w.giveBack(retryPause, d.Error)
+	}
 	w.relay.cfg.Log.Warn("a webhook is sent nothing more until it is enabled again", "webhook", e.ID, "state", state, "error", d.Error)
 	return w.giveBack(retryPause, d.Error)
 }

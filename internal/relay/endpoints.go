@@ -58,6 +58,9 @@ func (r *Relay) take(ctx context.Context, e *webhook.Endpoint) error {
 			return errors.Join(err, r.dropDurable(ctx, e.ID, e.After.Partition))
 		}
 		e.Version, err = r.store.writeNew(ctx, e.Account, keyOf(e.Account, e.ID), toRecord(e), seen)
+		if err == nil {
+			return r.store.settle()
+		}
 		if !errors.Is(err, errConflict) {
 			return err
 		}
@@ -195,18 +198,22 @@ func (r *Relay) change(ctx context.Context, account, id string, version uint64, 
 		if err != nil {
 			return e, err
 		}
-		return e, r.store.forgetBefore(ctx, keyOf(account, id), e.Version)
+		if err := r.store.forgetBefore(ctx, keyOf(account, id), e.Version); err != nil {
+			return e, err
+		}
+		return e, r.store.settle()
 	}
 	return webhook.Endpoint{}, webhook.ErrVersion
 }
 
-// startAfresh forgets the failures of an endpoint: what it is sent next is sent at once, for the first time.
+// startAfresh forgets the failures of an endpoint: what it is sent next is sent at once, for the first time. Where there is
+// none it is written too: the attempt that is under way does not count then either, should it fail.
 func (r *Relay) startAfresh(ctx context.Context, e *webhook.Endpoint) error {
-	p, err := r.progress(ctx, e)
-	if err != nil || p == (progressRecord{}) {
+	p, _, err := r.progress(ctx, e)
+	if err != nil {
 		return err
 	}
-	return r.setProgress(ctx, e, progressRecord{Done: p.Done, LastSuccess: p.LastSuccess})
+	return r.store.put(ctx, keyOf(e.Account, e.ID)+progressSuffix, &progressRecord{Done: p.Done, LastSuccess: p.LastSuccess})
 }
 
 // Rotate gives an endpoint a new secret. The one before signs too for as long as it is to be kept, which is not at all with
@@ -225,25 +232,33 @@ func (r *Relay) Rotate(ctx context.Context, account, id string, keep time.Durati
 	})
 }
 
-// Remove removes an endpoint. Its log and its poison queue are removed by a relay that runs. The error is events.ErrNotFound.
-func (r *Relay) Remove(ctx context.Context, account, id string) error {
+// Remove removes an endpoint, if it has the version given, or any where that is 0. Its log and its poison queue are removed by
+// a relay that runs. The error is events.ErrNotFound, or webhook.ErrVersion.
+func (r *Relay) Remove(ctx context.Context, account, id string, version uint64) error {
 	e, err := r.endpoint(ctx, account, id)
 	if err != nil {
 		return err
 	}
-	return r.remove(ctx, account, id, e.After.Partition)
+	err = r.remove(ctx, &e, version)
+	if errors.Is(err, errConflict) {
+		return webhook.ErrVersion
+	}
+	return err
 }
 
 // remove does so in an order in which what it leaves when it is cut short is swept away.
-func (r *Relay) remove(ctx context.Context, account, id string, partition int) error {
-	key := keyOf(account, id)
-	if err := r.store.remove(ctx, key); err != nil {
+func (r *Relay) remove(ctx context.Context, e *webhook.Endpoint, version uint64) error {
+	key := keyOf(e.Account, e.ID)
+	if err := r.store.remove(ctx, key, version); err != nil {
 		return err
 	}
-	if err := r.dropDurable(ctx, id, partition); err != nil {
+	if err := r.dropDurable(ctx, e.ID, e.After.Partition); err != nil {
 		return err
 	}
-	return r.store.remove(ctx, key+progressSuffix)
+	if err := r.store.remove(ctx, key+progressSuffix, 0); err != nil {
+		return err
+	}
+	return r.store.settle()
 }
 
 func (r *Relay) dropDurable(ctx context.Context, id string, partition int) error {

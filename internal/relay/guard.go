@@ -7,9 +7,9 @@ import (
 	"syscall"
 )
 
-// errNotPublic is the error of a connection to an address that is not public. It does not say which: whoever registers a
-// URL must not learn what names mean within the operator's network.
-var errNotPublic = errors.New("its host leads to an address that is not public: nothing is sent there")
+// errNotPublic is the error of a connection to an address that is not public. It does not say which, and is in the words of one
+// to a name that is not found: whoever registers a URL must not learn which names there are within the operator's network.
+var errNotPublic = errors.New("its host is not found, or leads to an address that is not public: nothing is sent there")
 
 // notPublic are the networks of IPv4 that the internet does not reach, or that no host of it has.
 var notPublic = prefixes(

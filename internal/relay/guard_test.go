@@ -58,6 +58,12 @@ func TestURLsThatAreRefused(t *testing.T) {
 		"https://[fc00::1]":             "not public",
 		"https://[fe80::1%25eth0]":      "not public",
 		"https://[ff02::1]":             "not public",
+		"https://127.1":                 "ends in a number",
+		"https://2130706433":            "ends in a number",
+		"https://0x7f000001":            "ends in a number",
+		"https://0X7F.0.0.1":            "ends in a number",
+		"https://0177.0.0.1":            "ends in a number",
+		"https://10.0.0.1.":             "ends in a number",
 		"https://hooks.example/" + strings.Repeat("x", urlAtMost): "and may have 2048",
 	} {
 		err := none.checkURL(url)
@@ -66,7 +72,7 @@ func TestURLsThatAreRefused(t *testing.T) {
 			t.Errorf("%s: %v, want %q", url, err, want)
 		}
 	}
-	for _, url := range []string{"https://hooks.example", "https://hooks.example:8443/a?b=c", "https://8.8.8.8", "https://[2606:4700::1111]/", "HTTPS://hooks.example"} {
+	for _, url := range []string{"https://hooks.example", "https://hooks.example:8443/a?b=c", "https://8.8.8.8", "https://hooks.3com.example", "https://x.0xy", "https://[2606:4700::1111]/", "HTTPS://hooks.example"} {
 		if err := none.checkURL(url); err != nil {
 			t.Errorf("%s: %v", url, err)
 		}
@@ -95,11 +101,11 @@ func TestNamesThatLeadToPrivateAddresses(t *testing.T) {
 	dns.answer.Store(&[]string{"127.0.0.2"})
 	wantTest(t, r, e, "")
 	dns.answer.Store(&[]string{"127.0.0.1"})
-	wantTest(t, r, e, "its host leads to an address that is not public")
+	wantTest(t, r, e, errNotPublic.Error())
 	dns.answer.Store(&[]string{"127.0.0.1", "127.0.0.2"})
 	wantTest(t, r, e, "")
 	dns.answer.Store(&[]string{})
-	wantTest(t, r, e, "its host is not found")
+	wantTest(t, r, e, errNotPublic.Error())
 	if public.got.Load() != 2 || private.got.Load() != 0 {
 		t.Errorf("the one that is allowed got %d, the other %d", public.got.Load(), private.got.Load())
 	}
@@ -107,7 +113,7 @@ func TestNamesThatLeadToPrivateAddresses(t *testing.T) {
 	// Over https public addresses would do, and this machine's still do not.
 	secure := create(t, r, "demo", "https://hooks.example:"+strconv.Itoa(public.port))
 	dns.answer.Store(&[]string{"127.0.0.1"})
-	wantTest(t, r, secure, "its host leads to an address that is not public")
+	wantTest(t, r, secure, errNotPublic.Error())
 }
 
 // TestTheProxyOfTheEnvironmentIsNotUsed has one that would reach anything.

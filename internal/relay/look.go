@@ -15,14 +15,11 @@ import (
 // Progress says how far the delivery to an endpoint is.
 func (r *Relay) Progress(ctx context.Context, e webhook.Endpoint) (webhook.Progress, error) {
 	// The consumer first: what is acknowledged there is written already.
-	durable, err := r.store.decisions[e.After.Partition].Consumer(ctx, durableOf(e.ID))
-	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return webhook.Progress{}, events.ErrNotFound // the endpoint was removed meanwhile
-	}
+	durable, err := r.durable(ctx, &e)
 	if err != nil {
-		return webhook.Progress{}, unavailable("look up the consumer of", err)
+		return webhook.Progress{}, err
 	}
-	record, err := r.progress(ctx, &e)
+	record, _, err := r.progress(ctx, &e)
 	if err != nil {
 		return webhook.Progress{}, err
 	}
@@ -36,6 +33,26 @@ func (r *Relay) Progress(ctx context.Context, e webhook.Endpoint) (webhook.Progr
 		LastSuccess: r.lastSuccess(ctx, &e, record.LastSuccess), Open: record.Failures >= openAfter,
 		Poisoned: poisoned[subject], Waits: record.Waits,
 	}, err
+}
+
+// durable returns the consumer of an endpoint. One that was lost is made again as it was made, as it is for a worker. The error
+// is events.ErrNotFound where the endpoint was removed meanwhile.
+func (r *Relay) durable(ctx context.Context, e *webhook.Endpoint) (jetstream.Consumer, error) {
+	stream := r.store.decisions[e.After.Partition]
+	durable, err := stream.Consumer(ctx, durableOf(e.ID))
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		if _, err := r.endpoint(ctx, e.Account, e.ID); err != nil {
+			return nil, err
+		}
+		if err := r.makeDurable(ctx, e); err != nil {
+			return nil, err
+		}
+		durable, err = stream.Consumer(ctx, durableOf(e.ID))
+	}
+	if err != nil {
+		return nil, unavailable("look up the consumer of", err)
+	}
+	return durable, nil
 }
 
 // Deliveries returns the deliveries to an endpoint of a sequence lower than one in the log, or the last where that is 0:

@@ -22,12 +22,12 @@ func (q poisonQueue) Publish(_ string, messages ...*message.Message) error {
 	for _, m := range messages {
 		ctx, a := m.Context(), m.Context().Value(attemptKey{}).(*attempt)
 		if err := q.put(ctx, a); err != nil {
-			return errors.Join(err, a.worker.giveBack(retryPause, err.Error()))
+			return errors.Join(err, a.worker.giveBack(q.relay.cfg.rest, err.Error())) // it is sent once more then
 		}
 		p := a.after
 		a.worker.persist(ctx, progressRecord{
 			Done: a.event.ID, Failures: p.Failures, FailingSince: p.FailingSince, LastSuccess: p.LastSuccess,
-		})
+		}, a.on)
 		a.worker.relay.note(ctx, a.worker.endpoint.Load(), a.given)
 		a.worker.relay.cfg.Log.Warn("an event is given up: it is in the poison queue", "webhook", a.worker.endpoint.Load().ID,
 			"event", a.event.ID, "error", a.given.Error)

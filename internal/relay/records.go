@@ -100,17 +100,14 @@ func toRecord(e *webhook.Endpoint) *endpointRecord {
 	return record
 }
 
-// progress reads how far the delivery to an endpoint is. Where nothing is written of it nothing ever failed.
-func (r *Relay) progress(ctx context.Context, e *webhook.Endpoint) (p progressRecord, err error) {
-	_, err = r.store.read(ctx, keyOf(e.Account, e.ID)+progressSuffix, &p)
+// progress reads how far the delivery to an endpoint is, and the revision that says so. Where nothing is written of it nothing
+// ever failed.
+func (r *Relay) progress(ctx context.Context, e *webhook.Endpoint) (p progressRecord, revision uint64, err error) {
+	revision, err = r.store.read(ctx, keyOf(e.Account, e.ID)+progressSuffix, &p)
 	if errors.Is(err, events.ErrNotFound) {
 		err = nil
 	}
-	return p, err
-}
-
-func (r *Relay) setProgress(ctx context.Context, e *webhook.Endpoint, p progressRecord) error {
-	return r.store.put(ctx, keyOf(e.Account, e.ID)+progressSuffix, &p)
+	return p, revision, err
 }
 
 func deliveryOf(data []byte, sequence uint64, partition int) (webhook.Delivery, error) {

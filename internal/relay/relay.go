@@ -60,6 +60,8 @@ type Config struct {
 	Folded func(partition int) uint64
 	// Erasures returns the decisions that erased an account, in order.
 	Erasures func(ctx context.Context, account string) ([]events.Decision, error)
+	// Sync returns once what the server wrote of a stream is on disk. Default: the server syncs by itself.
+	Sync func(stream string) error
 	// Allow are networks that are not public and may be reached all the same, over plain HTTP too. Default: none.
 	Allow []netip.Prefix
 	// RootCAs are who may certify endpoints. Default: those of the system.
@@ -74,6 +76,7 @@ type Config struct {
 	Observer Observer
 
 	timeout  time.Duration // of an attempt in all
+	look     time.Duration // how often it is looked whether the streams are there
 	rest     time.Duration // at most
 	failing  time.Duration // at most
 	ackWait  time.Duration
@@ -84,6 +87,9 @@ func (cfg *Config) setDefaults() error {
 	if cfg.Conn == nil || cfg.Partitions < 1 || cfg.Replicas < 1 || cfg.Folded == nil || cfg.Erasures == nil || cfg.Log == nil {
 		return errors.New("relay: Conn, Partitions, Replicas, Folded, Erasures and Log are needed")
 	}
+	if cfg.Sync == nil {
+		cfg.Sync = func(string) error { return nil }
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -93,7 +99,7 @@ func (cfg *Config) setDefaults() error {
 	for _, d := range []struct {
 		of    *time.Duration
 		value time.Duration
-	}{{&cfg.timeout, sendTimeout}, {&cfg.rest, restAtMost}, {&cfg.failing, failingAtMost}, {&cfg.ackWait, ackWait}} {
+	}{{&cfg.timeout, sendTimeout}, {&cfg.look, lookEvery}, {&cfg.rest, restAtMost}, {&cfg.failing, failingAtMost}, {&cfg.ackWait, ackWait}} {
 		if *d.of == 0 {
 			*d.of = d.value
 		}

@@ -29,7 +29,7 @@ func TestAScrubbedServerKeepsWebhooks(t *testing.T) {
 	r, stop := run(t, configOf(h))
 	e := create(t, r, "demo", rcv.URL)
 	removed := create(t, r, "demo", rcv.URL)
-	ok(t, r.Remove(within(t), "demo", removed.ID))
+	ok(t, r.Remove(within(t), "demo", removed.ID, 0))
 	rotated := must[webhook.Endpoint](t)(r.Rotate(within(t), "demo", e.ID, time.Hour)) // which removes what was there before
 	for range 3 {
 		h.capture(t, "demo")

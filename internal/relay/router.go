@@ -23,10 +23,13 @@ import (
 const (
 	closeTimeout = 10 * time.Second
 	retryPause   = time.Second // after a failure of the server
+	lookEvery    = 30 * time.Second
 )
 
 // Run sends events to the endpoints that are enabled, as they come, change and go, until ctx ends. An attempt that is under
 // way then gets a moment to end; what it was about is given back. Any number of relays run on one server.
+//
+// The error, where what Open opened is not there any more, is errLost: another Open makes it anew.
 func (r *Relay) Run(ctx context.Context) error {
 	router, err := r.router()
 	if err != nil {
@@ -35,6 +38,11 @@ func (r *Relay) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var running sync.WaitGroup
+	var lost error
+	running.Go(func() {
+		lost = r.awaitLoss(ctx)
+		cancel()
+	})
 	running.Go(func() {
 		select {
 		case <-router.Running():
@@ -46,7 +54,20 @@ func (r *Relay) Run(ctx context.Context) error {
 	err = router.Run(ctx)
 	cancel()
 	running.Wait()
-	return err
+	return errors.Join(err, lost)
+}
+
+// awaitLoss returns an error once a stream of the store was deleted, and nil when ctx ends. Who follows one would wait for it
+// for ever, or for numbers that the one in its place has not got to.
+func (r *Relay) awaitLoss(ctx context.Context) error {
+	for {
+		if pause(ctx, r.cfg.look); ctx.Err() != nil {
+			return nil
+		}
+		if err := r.store.lost(ctx); err != nil {
+			return err
+		}
+	}
 }
 
 func (r *Relay) router() (*message.Router, error) {
@@ -92,10 +113,15 @@ func (b *switchboard) run(ctx context.Context) {
 	}
 }
 
-// follow takes in what is there, and then each change.
+// errMissed is the error of a change that was sent, and did not come.
+var errMissed = errors.New("a change was missed")
+
+// follow takes in what is there, and then each change. Where one is missed, or the server does not answer, it ends: all is taken
+// in again then. An ordered consumer would not end with ctx while it tries to go on.
 func (b *switchboard) follow(ctx context.Context) error {
-	changes, err := b.relay.store.bucket.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
-		DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy,
+	changes, err := b.relay.store.bucket.CreateConsumer(ctx, jetstream.ConsumerConfig{
+		DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy, FilterSubject: bucketSubject + ">",
+		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: awayAtMost,
 	})
 	if err != nil {
 		return err
@@ -107,7 +133,7 @@ func (b *switchboard) follow(ctx context.Context) error {
 	}
 	defer messages.Stop()
 	seen, pending := map[string]bool{}, changes.CachedInfo().NumPending
-	for {
+	for n := uint64(1); ; n++ {
 		if pending == 0 && seen != nil {
 			b.stopUnseen(seen)
 			seen = nil
@@ -119,6 +145,9 @@ func (b *switchboard) follow(ctx context.Context) error {
 		meta, err := m.Metadata()
 		if err != nil {
 			return err
+		}
+		if meta.Sequence.Consumer != n {
+			return errMissed
 		}
 		if pending = meta.NumPending; seen != nil {
 			seen[strings.TrimPrefix(m.Subject(), bucketSubject)] = true
@@ -154,7 +183,8 @@ func (b *switchboard) take(ctx context.Context, m jetstream.Msg, meta *jetstream
 		}
 		e = b.relay.fromRecord(account, id, meta.Sequence.Stream, &record)
 	} else {
-		b.relay.Erased() // what it leaves is swept away
+		b.relay.Erased()                                 // what it leaves is swept away,
+		time.AfterFunc(grace+retryPause, b.relay.Erased) // and what an attempt that is under way still writes
 	}
 	return b.switchTo(ctx, key, &e)
 }

@@ -3,6 +3,7 @@ package relay
 import (
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"time"
 
 	"jobtally/internal/webhook"
@@ -17,7 +18,7 @@ const (
 
 // failed returns what a failed attempt makes of how far the delivery was.
 func (p progressRecord) failed(event string, d *webhook.Delivery) progressRecord {
-	if p.FailingSince.IsZero() {
+	if p.FailingSince.IsZero() || p.FailingSince.After(d.At) { // of a clock that was put back since
 		p.FailingSince = d.At
 	}
 	p.Event, p.Attempts, p.NextAttempt, p.Waits = event, d.Attempt, time.Time{}, ""
@@ -31,6 +32,12 @@ func pauseAfter(schedule []time.Duration, attempts, failures int) time.Duration 
 		attempts = max(attempts, failures)
 	}
 	return schedule[min(attempts, len(schedule)-1)]
+}
+
+// longestPause is the longest that an attempt is ever put off. One that is due later was put off by a clock that was ahead.
+func longestPause(schedule []time.Duration) time.Duration {
+	longest := slices.Max(schedule)
+	return max(longest+longest/10, retryAfterMost)
 }
 
 // jittered returns a pause that is up to a tenth longer or shorter, so that what failed together does not come back together.

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/textproto"
 	"net/url"
 	"strconv"
 	"strings"
@@ -145,14 +146,12 @@ func (s *sender) explain(err error, u *url.URL) string {
 	var unknown *net.DNSError
 	var certificate *tls.CertificateVerificationError
 	switch {
-	case errors.Is(err, errNotPublic):
-		return errNotPublic.Error()
 	case errors.Is(err, context.DeadlineExceeded), isTimeout(err):
 		return fmt.Sprintf("it did not answer within %s", s.timeout)
 	case errors.Is(err, context.Canceled):
 		return "it was not waited for: the relay was stopped"
-	case errors.As(err, &unknown):
-		return "its host is not found"
+	case errors.Is(err, errNotPublic), errors.As(err, &unknown):
+		return errNotPublic.Error()
 	case errors.As(err, &certificate):
 		return "its certificate is not accepted: " + brief(certificate.Err, u)
 	}
@@ -164,17 +163,25 @@ func isTimeout(err error) bool {
 	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// brief is an error as it may be shown and kept: short, and without host and addresses.
+// brief is an error as it may be shown and kept: short, without host and addresses, and with nothing of what was answered. That
+// is quoted where it is no HTTP: whoever may have any port called must not read what a service says there.
 func brief(err error, u *url.URL) string {
 	var system *net.OpError
 	var host x509.HostnameError
+	var unknown x509.UnknownAuthorityError
+	var protocol textproto.ProtocolError
 	switch {
 	case errors.As(err, &host):
 		return "it is of another host"
+	case errors.As(err, &unknown):
+		return "it is signed by an unknown authority"
+	case errors.As(err, &protocol):
+		return "the headers of its answer cannot be read"
 	case errors.As(err, &system):
 		err = system.Err
 	}
-	text := strings.ToValidUTF8(strings.ReplaceAll(err.Error(), u.Hostname(), "the host"), "\ufffd")
+	text, _, _ := strings.Cut(strings.ReplaceAll(err.Error(), u.Hostname(), "the host"), `"`)
+	text = strings.TrimSpace(strings.ToValidUTF8(text, "\ufffd"))
 	return strings.ToValidUTF8(text[:min(len(text), errorAtMost)], "")
 }
 

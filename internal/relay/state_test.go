@@ -231,14 +231,17 @@ func TestEndpointsAreChanged(t *testing.T) {
 		t.Errorf("one too many: %v", err)
 	}
 	create(t, r, "other", url)
-	ok(t, r.Remove(ctx, "demo", e.ID))
+	if err := r.Remove(ctx, "demo", e.ID, e.Version); !errors.Is(err, webhook.ErrVersion) {
+		t.Errorf("the version before was removed: %v", err)
+	}
+	ok(t, r.Remove(ctx, "demo", e.ID, changed.Version))
 	if all := must[[]webhook.Endpoint](t)(r.List(ctx, "demo")); len(all) != webhook.MaxPerAccount-1 {
 		t.Errorf("%d are left", len(all))
 	}
 	if all := must[[]webhook.Endpoint](t)(r.All(ctx)); len(all) != webhook.MaxPerAccount {
 		t.Errorf("%d are left of all", len(all))
 	}
-	if err := r.Remove(ctx, "demo", e.ID); !errors.Is(err, events.ErrNotFound) {
+	if err := r.Remove(ctx, "demo", e.ID, 0); !errors.Is(err, events.ErrNotFound) {
 		t.Errorf("removed again: %v", err)
 	}
 	if _, err := r.store.decisions[0].Consumer(ctx, durableOf(e.ID)); !errors.Is(err, jetstream.ErrConsumerNotFound) {
@@ -341,7 +344,7 @@ func TestSweepRemovesWhatACrashLeaves(t *testing.T) {
 	changed.URL = "https://hooks.example/now"
 	must[uint64](t)(r.store.write(ctx, keyOf("demo", e.ID), toRecord(&changed), e.Version))
 	gone := create(t, r, "demo", "https://hooks.example/gone")
-	ok(t, r.setProgress(ctx, &gone, progressRecord{Event: "0-9", Failures: 1}))
+	ok(t, r.store.put(ctx, keyOf(gone.Account, gone.ID)+progressSuffix, &progressRecord{Event: "0-9", Failures: 1}))
 	m := nats.NewMsg(bucketSubject + keyOf("demo", gone.ID))
 	m.Header.Set(operationHeader, operationDelete)
 	must[uint64](t)(r.store.publish(ctx, m))
@@ -352,4 +355,26 @@ func TestSweepRemovesWhatACrashLeaves(t *testing.T) {
 	if got := must[webhook.Endpoint](t)(r.Get(ctx, "demo", e.ID)); got.URL != changed.URL {
 		t.Errorf("it leads to %s", got.URL)
 	}
+}
+
+// TestNothingIsLeftOfAnAttemptThatOutlivesItsEndpoint has an event accepted after the endpoint was removed and swept away.
+func TestNothingIsLeftOfAnAttemptThatOutlivesItsEndpoint(t *testing.T) {
+	t.Parallel()
+	h, asked, accept := newHouse(t), make(chan bool, 1), make(chan bool)
+	rcv := receive(t, func(http.ResponseWriter, string) {
+		asked <- true
+		<-accept
+	})
+	cfg := h.config()
+	cfg.RootCAs = rcv.trusted()
+	r, _ := run(t, cfg)
+	e := create(t, r, "demo", rcv.URL)
+	h.capture(t, "demo")
+	<-asked
+	ok(t, r.Remove(within(t), "demo", e.ID, 0))
+	pause(within(t), 2*sweepPause) // it is swept
+	close(accept)
+	logged := func() bool { return len(must[[]webhook.Delivery](t)(r.Deliveries(within(t), "demo", e.ID, 0, 1))) > 0 }
+	until(t, "it is in the log", logged)
+	until(t, "it is not in the log", func() bool { return !logged() })
 }

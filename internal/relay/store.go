@@ -40,9 +40,13 @@ const (
 // errConflict is the error of a write on a revision that is not the last any more.
 var errConflict = errors.New("it was written meanwhile")
 
+// errLost is the error of a stream that was deleted, though another may be in its place.
+var errLost = errors.New("it was deleted")
+
 // store is what lies in JetStream beside the ledger.
 type store struct {
 	js         jetstream.JetStream
+	sync       func(stream string) error
 	bucket     jetstream.Stream
 	deliveries jetstream.Stream
 	poison     jetstream.Stream
@@ -50,7 +54,7 @@ type store struct {
 }
 
 func openStore(ctx context.Context, js jetstream.JetStream, cfg Config) (*store, error) {
-	s := &store{js: js, decisions: make([]jetstream.Stream, cfg.Partitions)}
+	s := &store{js: js, sync: cfg.Sync, decisions: make([]jetstream.Stream, cfg.Partitions)}
 	var err error
 	for p := range s.decisions {
 		if s.decisions[p], err = js.Stream(ctx, events.Decisions.Name(p)); err != nil {
@@ -75,6 +79,18 @@ func openStore(ctx context.Context, js jetstream.JetStream, cfg Config) (*store,
 		}
 	}
 	return s, nil
+}
+
+// lost returns errLost if a stream is not there any more.
+func (s *store) lost(ctx context.Context) error {
+	for _, known := range []jetstream.Stream{s.bucket, s.deliveries, s.poison} {
+		config, created := known.CachedInfo().Config, known.CachedInfo().Created
+		now, err := s.js.Stream(ctx, config.Name)
+		if errors.Is(err, jetstream.ErrStreamNotFound) || err == nil && !now.CachedInfo().Created.Equal(created) {
+			return fmt.Errorf("stream %s: %w", config.Name, errLost)
+		}
+	}
+	return nil
 }
 
 // openStream returns a stream, which it makes where there is none. What an operator changed of one stays.
@@ -173,15 +189,28 @@ func (s *store) put(ctx context.Context, key string, value any) error {
 	return err
 }
 
-// remove writes that a key is removed, and leaves nothing of what it was.
-func (s *store) remove(ctx context.Context, key string) error {
+// remove writes that a key is removed, and leaves nothing of what it was. With a revision the error is errConflict unless that
+// is the last; 0 means any.
+func (s *store) remove(ctx context.Context, key string, on uint64) error {
 	m := nats.NewMsg(bucketSubject + key)
 	m.Header.Set(operationHeader, operationDelete)
-	revision, err := s.publish(ctx, m)
+	var options []jetstream.PublishOpt
+	if on != 0 {
+		options = append(options, jetstream.WithExpectLastSequencePerSubject(on))
+	}
+	revision, err := s.publish(ctx, m, options...)
 	if err != nil {
 		return err
 	}
 	return s.forgetBefore(ctx, key, revision)
+}
+
+// settle returns once what was written into the bucket is on disk: whoever is told of it may rely on it.
+func (s *store) settle() error {
+	if err := s.sync(bucketStream); err != nil {
+		return unavailable("sync", err)
+	}
+	return nil
 }
 
 func (s *store) publish(ctx context.Context, m *nats.Msg, options ...jetstream.PublishOpt) (sequence uint64, err error) {

@@ -17,9 +17,12 @@ import (
 const (
 	// orphanAge is from when on a consumer without an endpoint is nobody's: one that is being made has none for a moment.
 	orphanAge = time.Minute
-	// markerAge is for how long it stays written that a key is removed: longer than anybody takes to hear of it.
-	markerAge  = time.Hour
+	// markerAge is for how long it stays written that a key is removed: longer than anybody who follows the bucket takes to hear of
+	// it. Until then each list of the account's webhooks reads it.
+	markerAge  = time.Minute
+	awayAtMost = markerAge / 2 // is how long who follows may be away: after that all is taken in again
 	sweepEvery = time.Hour
+	sweepPause = time.Second // between one that was told and the next: whoever registers and removes by the thousand starts no more
 )
 
 // Erased has a relay that runs remove what erased accounts had. It is cheap, and never blocks.
@@ -40,6 +43,7 @@ func (r *Relay) sweepWhenTold(ctx context.Context) {
 			pause(ctx, retryPause)
 			r.Erased()
 		}
+		pause(ctx, sweepPause)
 		select {
 		case <-r.erased:
 		case <-ticks.C:
@@ -89,7 +93,7 @@ func (r *Relay) sweepErased(ctx context.Context) error {
 			if !slices.ContainsFunc(erasures, func(d events.Decision) bool { return d.Position.Sequence > e.After.Sequence }) {
 				continue
 			}
-			if err := r.remove(ctx, account, e.ID, e.After.Partition); err != nil {
+			if err := r.remove(ctx, &e, 0); err != nil {
 				return err
 			}
 		}

@@ -50,6 +50,8 @@ func (g *guard) checkHost(u *url.URL, refuse func(string, ...any) error) error {
 		literal, err = netip.AddrFrom4([4]byte{127, 0, 0, 1}), nil
 	}
 	switch {
+	case err != nil && endsInNumber(u.Hostname()):
+		return refuse("its host ends in a number, and is no address as it stands: write an address as four decimal numbers")
 	case err != nil:
 		return nil // a name
 	case u.Scheme == "http" && !g.allows(literal):
@@ -58,4 +60,13 @@ func (g *guard) checkHost(u *url.URL, refuse func(string, ...any) error) error {
 		return refuse("its host is an address that is not public: nothing is sent there")
 	}
 	return nil
+}
+
+// endsInNumber says whether a host is one of which no name ends: some resolvers take 0x7f.1, 2130706433 and the like for
+// addresses.
+func endsInNumber(host string) bool {
+	host = strings.TrimSuffix(host, ".")
+	last := strings.ToLower(host[strings.LastIndex(host, ".")+1:])
+	_, err := strconv.ParseUint(strings.TrimPrefix(last, "0x"), 16, 64)
+	return err == nil && (strings.HasPrefix(last, "0x") || strings.Trim(last, "0123456789") == "")
 }
