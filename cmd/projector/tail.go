@@ -68,12 +68,7 @@ func knownType(wanted string) error {
 		return usage("--type %s is an event that follows from a decision, and not in the ledger: look for %s or %s",
 			wanted, events.TypeJobCaptured, events.TypeMonthArchived)
 	}
-	meant := near.Name(wanted, types)
-	for _, ceType := range types {
-		if name, _, _ := strings.Cut(ceType, ".v"); meant == "" && (strings.HasSuffix(name, "."+wanted) || near.Name(wanted, []string{name}) != "") {
-			meant = ceType
-		}
-	}
+	meant := near.Type(wanted, types)
 	if meant != "" {
 		meant = "did you mean " + meant + "? "
 	}

@@ -75,11 +75,7 @@ func typeUnknown(ceType string, known []string) string {
 	if isWanted(events.QuotaEventTypes(), ceType) {
 		return ceType + " is for webhooks; here jobtally.job.captured tells in its threshold that 80 or 100 percent are reached"
 	}
-	names := slices.Clone(known)
-	for _, name := range known {
-		names = append(names, strings.TrimSuffix(name, ".v1"))
-	}
-	if best := near.Name(ceType, names); best != "" {
+	if best := near.Type(ceType, known); best != "" {
 		return "is no type of event: did you mean " + best + "?"
 	}
 	return "is no type of event: there are " + strings.Join(known, ", ") + ", each also without its version"

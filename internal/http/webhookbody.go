@@ -127,11 +127,7 @@ func takeTypes(into **[]string) func(json.RawMessage) string {
 // unknownType says of a text that no event is of this type, and which it was probably meant to be, or which there are.
 func unknownType(text string) string {
 	known := slices.Concat(events.JobEventTypes(), events.QuotaEventTypes())
-	best := near.Name(text, known)
-	if i := slices.IndexFunc(known, func(t string) bool { return strings.Contains(t, "."+text+".") }); best == "" && i >= 0 {
-		best = known[i] // job.captured
-	}
-	if best != "" {
+	if best := near.Type(text, known); best != "" {
 		return fmt.Sprintf("has %q, which is no type of event; did you mean %s?", cut(text), best)
 	}
 	return fmt.Sprintf("has %q, which is no type of event; they are %s", cut(text), strings.Join(known, ", "))

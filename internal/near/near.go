@@ -1,7 +1,11 @@
 // Package near tells which name was meant by one that is not known.
 package near
 
-import "strings"
+import (
+	"regexp"
+	"slices"
+	"strings"
+)
 
 // Name returns the known name that another one was probably meant to be, or nothing.
 func Name(name string, known []string) (best string) {
@@ -13,6 +17,29 @@ func Name(name string, known []string) (best string) {
 		}
 	}
 	return best
+}
+
+var version = regexp.MustCompile(`\.v[0-9]+$`)
+
+// Type returns the CloudEvents type that another one was probably meant to be: one of those that are known, or, where it
+// has no version, such a one without; or nothing. Its last words are enough: captured means jobtally.job.captured.
+func Type(wanted string, known []string) string {
+	var bare []string
+	for _, ceType := range known {
+		bare = append(bare, version.ReplaceAllString(ceType, ""))
+	}
+	if best := Name(wanted, slices.Concat(known, bare)); best != "" {
+		return best
+	}
+	for i, name := range bare {
+		if version.MatchString(wanted) {
+			name = known[i]
+		}
+		if wanted != "" && strings.HasSuffix(name, "."+wanted) {
+			return name
+		}
+	}
+	return ""
 }
 
 // plain returns a name without what the spellings of names differ by: sourceURL and source-url are source_url.
