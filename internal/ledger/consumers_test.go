@@ -295,11 +295,26 @@ func TestNamesOfConsumers(t *testing.T) {
 	t.Parallel()
 	for name, ok := range map[string]bool{
 		"billing": true, "0": true, "a_b-c": true, strings.Repeat("a", 64): true,
-		"": false, strings.Repeat("a", 65): false, "A": false, "a.b": false, "a b": false, "a/b": false, "é": false, "*": false,
+		"": false, strings.Repeat("a", 65): false, "A": false, "a.b": false, "a b": false, "a/b": false, "é": false, "*": false, "-a": false, "-": false,
 		"api": false, "projector": false, "operator": false, "consumer": false, "jobtally": false, "webhook_": false, "webhook_1": false,
 	} {
 		if err := ValidConsumer(name); (err == nil) != ok {
 			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+// TestOneOfTwoWhoAddAtOnceIsRefused has two add a consumer of one name to the same partitions, in the same second.
+func TestOneOfTwoWhoAddAtOnceIsRefused(t *testing.T) {
+	t.Parallel()
+	l, _ := openEmbedded(t, t.TempDir())
+	now := time.Now().UTC().Truncate(time.Second)
+	for _, created := range []time.Time{now, now.Add(time.Microsecond)} { // as the one who comes later finds none yet
+		_, err := l.js.CreateConsumer(within(t), events.Decisions.Name(0), durableConfig(&Consumer{Name: "reads", Created: created}, events.Position{}))
+		if created == now && err != nil {
+			t.Fatal(err)
+		} else if created != now {
+			wantErr(t, err, jetstream.ErrConsumerExists)
 		}
 	}
 }
