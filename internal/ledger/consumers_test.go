@@ -394,8 +394,17 @@ func TestAHalfWrittenUserIsNobody(t *testing.T) {
 	if _, err := dialConsumer(e, "reads", password); !errors.Is(err, nats.ErrAuthorization) {
 		t.Errorf("error %v", err)
 	}
+	if _, err := ConsumerUsers(e.dir); err == nil || !strings.Contains(err.Error(), "`projector consumer remove reads`") {
+		t.Errorf("error %v", err)
+	}
 	if err := RemoveConsumerUser(e.dir, "reads"); err != nil {
 		t.Error(err)
+	}
+	if err := os.WriteFile(userPath(e.dir, ".reads~"), whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if users, err := ConsumerUsers(e.dir); len(users) != 0 || err != nil {
+		t.Errorf("let in are %v, %v", users, err)
 	}
 }
 
