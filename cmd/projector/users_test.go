@@ -210,11 +210,15 @@ func TestNoUserMayDoMore(t *testing.T) {
 	}
 	decisions, closing := []string{"jobs.0.anna.captured", "accounts.0.anna.opened"}, "requests.0.~.month_close"
 	asks := []string{"requests.0.anna.capture", "requests.0.anna.account_open"}
-	deletes := []string{"$JS.API.STREAM.MSG.DELETE.REQUESTS_0", "$JS.API.STREAM.MSG.DELETE.DECISIONS_0"}
+	var deletes []string
+	for _, stream := range []string{"REQUESTS_0", "DECISIONS_0", "WEBHOOK_DELIVERIES", "WEBHOOK_POISON"} {
+		deletes = append(deletes, "$JS.API.STREAM.MSG.DELETE."+stream)
+	}
+	poison, acknowledgement := "webhooks.poison.anna.x", "$JS.ACK.DECISIONS_0.x.1.1.1.1.1"
 	forbidden := map[string][]string{
-		"api":       append(append([]string{closing, "$JS.API.STREAM.CREATE.x"}, decisions...), deletes...),
+		"api":       append(append([]string{closing, poison, acknowledgement, "$JS.API.STREAM.CREATE.x"}, decisions...), deletes...),
 		"projector": append([]string{"$JS.API.STREAM.CREATE.x", "requests.0.anna.month_close"}, asks...),
-		"operator":  append([]string{closing}, decisions...),
+		"operator":  append([]string{closing, poison, acknowledgement}, decisions...),
 		"consumer":  append(append(append(noReader, closing, "$JS.ACK.REQUESTS_0.x.1.1.1.1.1"), decisions...), asks...),
 	}
 	for user, subjects := range forbidden {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"iter"
 	"log/slog"
+	"net"
 	nethttp "net/http"
 	"net/http/httptest"
 	"runtime/pprof"
@@ -388,6 +389,59 @@ func TestAClientThatTakesNothingIsCutOff(t *testing.T) {
 			x.Body.Close()
 			awaitNoHandlers(t, n)
 		})
+	}
+}
+
+// unbuffered is a listener with one connection, on which whoever writes waits until that is read.
+type unbuffered struct{ server chan net.Conn }
+
+func (u unbuffered) Accept() (net.Conn, error) {
+	c, open := <-u.server
+	if !open {
+		return nil, net.ErrClosed
+	}
+	return fromLoopback{c}, nil
+}
+
+func (u unbuffered) Close() error   { close(u.server); return nil }
+func (u unbuffered) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)} }
+
+type fromLoopback struct{ net.Conn }
+
+func (fromLoopback) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
+
+// TestAClientThatTakesLittleIsNotCutOff has one read so slowly that what is written at once takes it several times as long as
+// one has that takes nothing.
+func TestAClientThatTakesLittleIsNotCutOff(t *testing.T) {
+	const captures, took = 400, 4 << 10
+	n := newNode(t)
+	for i := range captures {
+		n.captured(t, "bob", i)
+	}
+	here, there := net.Pipe()
+	listener := unbuffered{make(chan net.Conn, 1)}
+	listener.server <- there
+	s := NewServer(Config{Backend: n.Backend, Now: n.clock, Log: slog.New(slog.DiscardHandler), takeTimeout: 300 * time.Millisecond})
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(listener) }()
+	t.Cleanup(func() { here.Close(); s.Close(); <-ended })
+	_, err := fmt.Fprintf(here, "GET /api/jobs/events?after=0-0 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", n.bob.Reveal())
+	if err != nil {
+		t.Fatal(err)
+	}
+	here.SetReadDeadline(time.Now().Add(patience))
+	x, err := nethttp.ReadResponse(bufio.NewReaderSize(here, took), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text []byte
+	for part := make([]byte, took); bytes.Count(text, []byte("\ndata: ")) < captures; {
+		size, err := x.Body.Read(part)
+		text = append(text, part[:size]...)
+		if err != nil {
+			t.Fatalf("cut off after %d of %d events: %v", bytes.Count(text, []byte("\ndata: ")), captures, err)
+		}
+		time.Sleep(20 * time.Millisecond) // the pace of the client
 	}
 }
 

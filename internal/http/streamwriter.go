@@ -20,8 +20,8 @@ var (
 	errStuck = errors.New("the client takes nothing")
 )
 
-// eventWriter writes events in the form of server-sent events. A client has so long to take what is written at once, and all
-// the time in the world while nothing is: the time-outs of the server, which are for answers, do not hold.
+// eventWriter writes events in the form of server-sent events. A client has so long to take an event, and all the time in the
+// world while none is written: the time-outs of the server, which are for answers, do not hold.
 type eventWriter struct {
 	response *echo.Response
 	timeOuts *nethttp.ResponseController
@@ -53,6 +53,7 @@ func (w *eventWriter) tell(b feed.Batch) (told int, err error) {
 			continue
 		}
 		told++
+		w.arm() // for each: a client at the end of a slow line takes all of them, if not at once
 		if err = w.event(e); err != nil {
 			return told, w.failure()
 		}

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +20,7 @@ const Domain = "LEDGER"
 // Metadata of a durable that says whose it is. Durables without it are not touched.
 const (
 	metadataConsumer = "jobtally_consumer" // the account whose decisions it is given, or everyAccount
-	metadataCreated  = "jobtally_created"
+	metadataCreated  = "jobtally_created"  // to the nanosecond: the server takes two durables that are alike for one
 	everyAccount     = "*"
 )
 
@@ -65,6 +66,9 @@ func ValidConsumer(name string) error {
 	if events.ValidAccount(name) != nil {
 		return fmt.Errorf("consumer %q: a name has 1 to %d of the characters a-z, 0-9, _ and -", name, events.MaxAccountLength)
 	}
+	if strings.HasPrefix(name, "-") {
+		return fmt.Errorf("consumer %q: a name that begins with - is an option to the nats command", name)
+	}
 	if slices.Contains(reservedConsumers, name) || strings.HasPrefix(name, webhookPrefix) {
 		return fmt.Errorf("consumer %q: jobtally uses that name, and all that begin with %s, itself", name, webhookPrefix)
 	}
@@ -93,17 +97,7 @@ func (l *Ledger) addDurable(ctx context.Context, c *Consumer, after events.Posit
 	case !errors.Is(err, jetstream.ErrConsumerNotFound):
 		return fmt.Errorf("consumer %s on %s: %w", c.Name, stream, err)
 	}
-	account := c.Account
-	if account == "" {
-		account = everyAccount
-	}
-	_, err := l.js.CreateConsumer(ctx, stream, jetstream.ConsumerConfig{
-		Durable: c.Name, FilterSubjects: c.Filter(after.Partition),
-		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after.Sequence + 1,
-		AckPolicy: jetstream.AckExplicitPolicy, AckWait: consumerAckWait, MaxDeliver: -1,
-		MaxAckPending: 1, // more, and whoever takes the next while one is outstanding may get them out of order
-		Metadata:      map[string]string{metadataConsumer: account, metadataCreated: c.Created.UTC().Format(time.RFC3339)},
-	})
+	_, err := l.js.CreateConsumer(ctx, stream, durableConfig(c, after))
 	if errors.Is(err, jetstream.ErrConsumerExists) {
 		return fmt.Errorf("%w: %s on %s", ErrConsumerExists, c.Name, stream)
 	}
@@ -111,6 +105,18 @@ func (l *Ledger) addDurable(ctx context.Context, c *Consumer, after events.Posit
 		return fmt.Errorf("consumer %s on %s: %w", c.Name, stream, err)
 	}
 	return nil
+}
+
+func durableConfig(c *Consumer, after events.Position) jetstream.ConsumerConfig {
+	return jetstream.ConsumerConfig{
+		Durable: c.Name, FilterSubjects: c.Filter(after.Partition),
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after.Sequence + 1,
+		AckPolicy: jetstream.AckExplicitPolicy, AckWait: consumerAckWait, MaxDeliver: -1,
+		MaxAckPending: 1, // more, and whoever takes the next while one is outstanding may get them out of order
+		Metadata: map[string]string{
+			metadataConsumer: cmp.Or(c.Account, everyAccount), metadataCreated: c.Created.UTC().Format(time.RFC3339Nano),
+		},
+	}
 }
 
 // RemoveConsumer removes the durables of a consumer. The error is ErrNotFound where there are none.
@@ -175,7 +181,7 @@ func (c *Consumer) with(partition int, info *jetstream.ConsumerInfo) *Consumer {
 			c.Account = account
 		}
 		if at, err := time.Parse(time.RFC3339, info.Config.Metadata[metadataCreated]); err == nil {
-			c.Created = at
+			c.Created = at.Truncate(time.Second)
 		}
 	}
 	p := ConsumerProgress{

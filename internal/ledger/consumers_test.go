@@ -295,11 +295,26 @@ func TestNamesOfConsumers(t *testing.T) {
 	t.Parallel()
 	for name, ok := range map[string]bool{
 		"billing": true, "0": true, "a_b-c": true, strings.Repeat("a", 64): true,
-		"": false, strings.Repeat("a", 65): false, "A": false, "a.b": false, "a b": false, "a/b": false, "é": false, "*": false,
+		"": false, strings.Repeat("a", 65): false, "A": false, "a.b": false, "a b": false, "a/b": false, "é": false, "*": false, "-a": false, "-": false,
 		"api": false, "projector": false, "operator": false, "consumer": false, "jobtally": false, "webhook_": false, "webhook_1": false,
 	} {
 		if err := ValidConsumer(name); (err == nil) != ok {
 			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+// TestOneOfTwoWhoAddAtOnceIsRefused has two add a consumer of one name to the same partitions, in the same second.
+func TestOneOfTwoWhoAddAtOnceIsRefused(t *testing.T) {
+	t.Parallel()
+	l, _ := openEmbedded(t, t.TempDir())
+	now := time.Now().UTC().Truncate(time.Second)
+	for _, created := range []time.Time{now, now.Add(time.Microsecond)} { // as the one who comes later finds none yet
+		_, err := l.js.CreateConsumer(within(t), events.Decisions.Name(0), durableConfig(&Consumer{Name: "reads", Created: created}, events.Position{}))
+		if created == now && err != nil {
+			t.Fatal(err)
+		} else if created != now {
+			wantErr(t, err, jetstream.ErrConsumerExists)
 		}
 	}
 }
@@ -379,8 +394,17 @@ func TestAHalfWrittenUserIsNobody(t *testing.T) {
 	if _, err := dialConsumer(e, "reads", password); !errors.Is(err, nats.ErrAuthorization) {
 		t.Errorf("error %v", err)
 	}
+	if _, err := ConsumerUsers(e.dir); err == nil || !strings.Contains(err.Error(), "`projector consumer remove reads`") {
+		t.Errorf("error %v", err)
+	}
 	if err := RemoveConsumerUser(e.dir, "reads"); err != nil {
 		t.Error(err)
+	}
+	if err := os.WriteFile(userPath(e.dir, ".reads~"), whole, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if users, err := ConsumerUsers(e.dir); len(users) != 0 || err != nil {
+		t.Errorf("let in are %v, %v", users, err)
 	}
 }
 

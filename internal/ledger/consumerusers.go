@@ -101,19 +101,21 @@ func AddConsumerUser(dir string, u *ConsumerUser) error {
 // closed within a second. The error is fs.ErrNotExist where it does not know it.
 func RemoveConsumerUser(dir, name string) error { return os.Remove(userPath(dir, name)) }
 
-// ConsumerUsers returns the consumers that the embedded server of a data directory lets in, by name.
+// ConsumerUsers returns the consumers that the embedded server of a data directory lets in, by name. A file that no consumer can
+// have, such as the copy that an editor makes, lets nobody in.
 func ConsumerUsers(dir string) (users []ConsumerUser, err error) {
 	paths, err := filepath.Glob(userPath(dir, "*"))
 	if err != nil {
 		return nil, err
 	}
 	for _, path := range paths {
-		u, err := readConsumerUser(dir, strings.TrimSuffix(filepath.Base(path), ".json"))
-		if errors.Is(err, fs.ErrNotExist) {
+		name := strings.TrimSuffix(filepath.Base(path), ".json")
+		u, err := readConsumerUser(dir, name)
+		if ValidConsumer(name) != nil || errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w: remove it with `projector consumer remove`", path, err)
+			return nil, fmt.Errorf("%s: %w: remove it with `projector consumer remove %s`", path, err, name)
 		}
 		users = append(users, u)
 	}
