@@ -85,27 +85,36 @@ func typeUnknown(ceType string, known []string) string {
 // this node is. A client that comes back sends the first and repeats the second.
 func (a *api) toldUpTo(c echo.Context, query url.Values) (events.Position, error) {
 	p := callOf(c).partition
-	name, text := "after", query.Get("after")
-	given := query.Has("after")
-	if ids := c.Request().Header[headerLastEventID]; len(ids) > 1 {
+	told := events.Position{Partition: p, Sequence: a.backend.Folded(p)}
+	if query.Has("after") {
+		after, err := toldPosition("after", query.Get("after"), p)
+		if err != nil {
+			return after, err // also where the header goes before it: what is wrong is not passed over
+		}
+		told = after
+	}
+	switch ids := c.Request().Header[headerLastEventID]; {
+	case len(ids) > 1:
 		return events.Position{}, newProblem(codeInvalidPosition, "there is more than one Last-Event-ID header")
-	} else if len(ids) == 1 && ids[0] != "" { // an empty one is that of who was told nothing
-		name, text, given = "Last-Event-ID", ids[0], true
+	case len(ids) == 1 && ids[0] != "": // an empty one is that of who was told nothing
+		return toldPosition("Last-Event-ID", ids[0], p)
 	}
-	if !given {
-		return events.Position{Partition: p, Sequence: a.backend.Folded(p)}, nil
+	return told, nil
+}
+
+// toldPosition reads a position of an account's partition, or the beginning.
+func toldPosition(name, text string, partition int) (events.Position, error) {
+	if text == "0-0" || text == strconv.Itoa(partition)+"-0" {
+		return events.Position{Partition: partition}, nil
 	}
-	if text == "0-0" || text == strconv.Itoa(p)+"-0" {
-		return events.Position{Partition: p}, nil
-	}
-	after, err := events.ParsePosition(text)
+	p, err := events.ParsePosition(text)
 	if err != nil {
-		return after, newProblem(codeInvalidPosition, name+" looks like 0-1234, <partition>-<sequence>; 0-0 is the beginning")
+		return p, newProblem(codeInvalidPosition, name+" looks like 0-1234, <partition>-<sequence>; 0-0 is the beginning")
 	}
-	if after.Partition != p {
-		return after, newProblem(codeInvalidPosition, fmt.Sprintf("%s is in partition %d, and everything of the account is in partition %d", name, after.Partition, p))
+	if p.Partition != partition {
+		return p, newProblem(codeInvalidPosition, fmt.Sprintf("%s is in partition %d, and everything of the account is in partition %d", name, p.Partition, partition))
 	}
-	return after, nil
+	return p, nil
 }
 
 // stream tells the events after a position until the client leaves, is cut off, or may be told no more.

@@ -205,6 +205,7 @@ func TestStreamsThatCannotBegin(t *testing.T) {
 		{"?after=0-6", "", "invalid_position", "there is no 0-6: the ledger ends at 0-5"},
 		{"?after=0-0&after=0-1", "", "invalid_request", "after is there more than once"},
 		{"?after=0-0&types=x", "", "invalid_request", "did you mean type?"},
+		{"?after=a,b", "Last-Event-ID: 0-1", "invalid_position", "after looks like 0-1234"},
 		{"?type=", "", "invalid_request", "is no type of event: there are jobtally.job.captured.v1,"},
 		{"?type=jobtally.job.capture", "", "invalid_request", "is no type of event: did you mean jobtally.job.captured?"},
 		{"?type=jobtally.job.captured.v2", "", "invalid_request", "is no type of event: did you mean jobtally.job.captured.v1?"},
