@@ -27,31 +27,12 @@ func decodeNewToken(body []byte, now time.Time) (terms events.TokenTerms, err er
 
 // takeScopes takes scopes, each of them once.
 func takeScopes(into *[]string) func(json.RawMessage) string {
-	return func(raw json.RawMessage) string {
-		if kind := nameOfRaw(raw); kind != "an array" {
-			if kind == "null" {
-				return ""
-			}
-			return "must be an array of strings, not " + kind
-		}
-		var elements []json.RawMessage
-		if err := json.Unmarshal(raw, &elements); err != nil {
-			return "must be an array of strings"
-		}
-		for i, element := range elements {
-			scope, wrong := textOf(element)
-			switch {
-			case wrong != "":
-				return fmt.Sprintf("must be an array of strings: element %d %s", i, wrong)
-			case !slices.Contains(events.Scopes(), scope):
-				return fmt.Sprintf("must be out of %s: there is no %q", strings.Join(events.Scopes(), ", "), cut(scope))
-			case slices.Contains(*into, scope):
-				return "must have " + scope + " once"
-			}
-			*into = append(*into, scope)
+	return takeTexts(into, func(scope string) string {
+		if !slices.Contains(events.Scopes(), scope) {
+			return fmt.Sprintf("must be out of %s: there is no %q", strings.Join(events.Scopes(), ", "), cut(scope))
 		}
 		return ""
-	}
+	})
 }
 
 // takeExpiry takes an instant that lies in the future, in whole milliseconds.

@@ -165,3 +165,34 @@ func optionalText(into *string, most int) func(json.RawMessage) string {
 		return atMost(most)(*into)
 	}
 }
+
+// takeTexts takes the texts of an array, each of them once, of which another function says what is wrong. null is as good as
+// none.
+func takeTexts(into *[]string, wrongWith func(text string) string) func(json.RawMessage) string {
+	return func(raw json.RawMessage) string {
+		if kind := nameOfRaw(raw); kind != "an array" {
+			if kind == "null" {
+				return ""
+			}
+			return "must be an array of strings, not " + kind
+		}
+		var elements []json.RawMessage
+		if err := json.Unmarshal(raw, &elements); err != nil {
+			return "must be an array of strings"
+		}
+		for i, element := range elements {
+			text, wrong := textOf(element)
+			if wrong != "" {
+				return fmt.Sprintf("must be an array of strings: element %d %s", i, wrong)
+			}
+			if wrong = wrongWith(text); wrong != "" {
+				return wrong
+			}
+			if slices.Contains(*into, text) {
+				return "must have " + text + " once"
+			}
+			*into = append(*into, text)
+		}
+		return ""
+	}
+}

@@ -98,29 +98,12 @@ func takeTypes(into **[]string) func(json.RawMessage) string {
 	return func(raw json.RawMessage) string {
 		types := []string{}
 		*into = &types
-		if kind := nameOfRaw(raw); kind != "an array" {
-			if kind == "null" {
-				return ""
-			}
-			return "must be an array of strings, not " + kind
-		}
-		var elements []json.RawMessage
-		if err := json.Unmarshal(raw, &elements); err != nil {
-			return "must be an array of strings"
-		}
-		for i, element := range elements {
-			text, wrong := textOf(element)
-			switch {
-			case wrong != "":
-				return fmt.Sprintf("must be an array of strings: element %d %s", i, wrong)
-			case !events.KnownEventType(text):
+		return takeTexts(&types, func(text string) string {
+			if !events.KnownEventType(text) {
 				return unknownType(text)
-			case slices.Contains(types, text):
-				return "must have " + text + " once"
 			}
-			types = append(types, text)
-		}
-		return ""
+			return ""
+		})(raw)
 	}
 }
 
