@@ -32,8 +32,9 @@ func addConsumer(t *testing.T, count int, args ...string) (commands string) {
 // paste runs commands in a shell that has the nats command, and whose user has no settings of it.
 func paste(t *testing.T, commands string) (output string, err error) {
 	t.Helper()
+	nats := natsCLI(t) // built first, which takes longer than the commands may
 	cmd := exec.CommandContext(within(t), "bash", "-e", "-c", commands)
-	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(natsCLI(t))+":"+os.Getenv("PATH"), "HOME="+t.TempDir(), "XDG_CONFIG_HOME=")
+	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(nats)+":"+os.Getenv("PATH"), "HOME="+t.TempDir(), "XDG_CONFIG_HOME=")
 	text, err := cmd.CombinedOutput()
 	return string(text), err
 }
