@@ -26,10 +26,11 @@ test: test-tools ## Run all tests under the race detector
 test-kills: test-tools ## Kill the service under load KILLS times (20) and check every answer it gave
 	$(GO) test -race -count=1 -v -run Kill ./cmd/api -args -kills $(KILLS) -relay-kills $(KILLS)
 
-fuzz: ## Fuzz every fuzz test for FUZZTIME (60s) each
+fuzz: test-tools ## Fuzz every fuzz test for FUZZTIME (60s) each, and the API with 100,000 requests of a new seed
 	@set -e; grep -rhoE --include='*_test.go' '^func (Fuzz[A-Za-z]+)' -H internal | while IFS=: read -r file line; do \
 	  echo "== $${line#func } in $$(dirname $$file)"; \
 	  $(GO) test -run '^$$' -fuzz "^$${line#func }$$" -fuzztime $(FUZZTIME) ./$$(dirname $$file); done
+	$(GO) test -run TestAnyRequestIsAnsweredByTheContract -v ./cmd/api -args -seed 0 -requests 100000
 
 bench: ## Measure against baselines of the same run, about 14 minutes, and write bench/RESULTS.md
 	$(GO) run ./bench

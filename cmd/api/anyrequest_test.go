@@ -21,7 +21,7 @@ import (
 )
 
 var (
-	seed     = flag.Uint64("seed", 0, "the seed of TestAnyRequestIsAnsweredByTheContract; 0 draws one")
+	seed     = flag.Uint64("seed", 1, "the seed of TestAnyRequestIsAnsweredByTheContract; 0 draws one, as make fuzz does")
 	requests = flag.Int("requests", 20_000, "how many requests TestAnyRequestIsAnsweredByTheContract sends")
 )
 
@@ -339,8 +339,7 @@ func (d *driver) judgeHonest(o *contract.Operation, x *contracttest.Exchange) er
 		return nil // the generator does not know every keyword
 	}
 	for _, e := range problem.Errors {
-		blank := e.Detail == "must not be blank" // white space is what Unicode says, and not every pattern knows
-		if blank || slices.Contains(ofTheService, e.Field) {
+		if slices.Contains(ofTheService, e.Field) {
 			return nil
 		}
 	}

@@ -104,7 +104,7 @@ func (g *generator) length(least, most int) int {
 
 var alphabets = []string{
 	"abcdefghijklmnopqrstuvwxyz", "ABC xyz 0129-_.,;:!", "äöüßéñçøåλжшщ", "漢字かな교육", "😀🏳️‍🌈👩‍💻\u200d\u0301", "\t\n\r ab",
-	`"\/{}[]<>&%$#'` + "`", "\u2028\u2029\ufeff\u00a0\u202e\ufffd\U0010ffff",
+	`"\/{}[]<>&%$#'` + "`", "\u2028\u2029\ufeff\u00a0\u202e\ufffd\U0010ffff", "\u0085\u00a0\u1680\u2000\u200a\u202f\u205f\u3000 \t",
 }
 
 func (g *generator) text(s *contract.Schema) any {
