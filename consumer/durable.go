@@ -122,16 +122,17 @@ func (w *worker) deliver(ctx context.Context, m *nats.Msg) error {
 		return err
 	}
 	msg := newMessage(m, meta, int(meta.NumDelivered))
-	answer := nak // for another, or a later subscriber, at once
 	switch w.hand(ctx, msg, func() { w.s.config.Conn.Publish(m.Reply, inProgress) }) {
 	case acked:
-		answer = ack
+		w.pull.answer(m, ack)
+		return nil
 	case nacked:
 		if ctx.Err() == nil {
-			answer = nakAfter(w.s.config.Delay(msg, int(meta.NumDelivered)))
+			w.pull.giveBack(m, w.s.config.Delay(msg, int(meta.NumDelivered)))
+			return nil
 		}
 	}
-	w.pull.answer(m, answer)
+	w.pull.answer(m, nak) // for another, or a later subscriber, at once
 	return nil
 }
 

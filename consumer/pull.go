@@ -17,6 +17,7 @@ const (
 	pullExpires   = 30 * time.Second
 	pullHeartbeat = 5 * time.Second // silence for twice that long, and the consumer is looked for
 	pullStatuses  = 64              // that may wait beside the messages asked for
+	restLeft      = time.Second     // of a rest that is cut short: with less the message may be with another subscriber by then
 	closeTimeout  = time.Second
 )
 
@@ -34,6 +35,9 @@ type pull struct {
 	batch    int
 	asked    int       // messages that the server was asked for and did not send yet
 	owed     *nats.Msg // the last answer to a message, until the server confirms it
+	wake     <-chan struct{}
+	resting  *nats.Msg // the message that was given back last, and rests at the server,
+	until    time.Time // which gives it to nobody before then
 
 	sub     *nats.Subscription
 	arrived chan *nats.Msg
@@ -44,7 +48,7 @@ type pull struct {
 func (s *Subscriber) newPull(stream, consumer string, batch int) (p *pull, err error) {
 	nc := s.config.Conn
 	p = &pull{
-		nc: nc, consumer: consumer, subject: s.prefix() + "CONSUMER.MSG.NEXT." + stream + "." + consumer,
+		nc: nc, consumer: consumer, wake: s.config.Wake, subject: s.prefix() + "CONSUMER.MSG.NEXT." + stream + "." + consumer,
 		batch: batch, arrived: make(chan *nats.Msg, 2*batch+pullStatuses),
 	}
 	if p.sub, err = nc.ChanSubscribe(nc.NewInbox(), p.arrived); err != nil {
@@ -76,7 +80,7 @@ func (p *pull) next(ctx context.Context) (*nats.Msg, error) {
 		select {
 		case m := <-p.arrived:
 			if isMessage(m) {
-				p.asked = max(0, p.asked-1)
+				p.asked, p.resting = max(0, p.asked-1), nil
 				return m, nil
 			}
 			if err := p.heed(m); err != nil {
@@ -87,8 +91,11 @@ func (p *pull) next(ctx context.Context) (*nats.Msg, error) {
 			if status == nats.CLOSED {
 				return nil, nats.ErrConnectionClosed
 			}
-			p.asked = 0 // what was asked and answered before the connection was lost may not have arrived
+			// What was asked and answered before the connection was lost may not have arrived, and the server may know of no rest.
+			p.asked, p.resting = 0, nil
 			p.repeat()
+		case <-p.wake:
+			p.rouse()
 		case <-p.silence.C:
 			return nil, lacksRight(p.nc, p.subject, errSilence)
 		case <-ctx.Done():
@@ -123,6 +130,20 @@ func (p *pull) ask() error {
 func (p *pull) answer(m *nats.Msg, answer []byte) {
 	p.owed = &nats.Msg{Subject: m.Reply, Reply: p.sub.Subject, Data: answer}
 	p.repeat()
+}
+
+// giveBack has a message rest at the server before it comes again.
+func (p *pull) giveBack(m *nats.Msg, rest time.Duration) {
+	p.resting, p.until = m, time.Now().Add(rest)
+	p.answer(m, nakAfter(rest))
+}
+
+// rouse has the message that rests come again at once.
+func (p *pull) rouse() {
+	if p.resting != nil && time.Until(p.until) > restLeft {
+		p.answer(p.resting, nak)
+	}
+	p.resting = nil
 }
 
 func (p *pull) repeat() {

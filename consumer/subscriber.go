@@ -73,6 +73,10 @@ type Config struct {
 	// its partition rest too: order has that price. Default: Backoff.
 	Delay func(msg *message.Message, deliveries int) time.Duration
 
+	// Wake has the message of a Durable that rests come again at once, each time something comes of it, and when the subscription
+	// ends: for who learns by other ways that what it waits for is there. It is for one stream. Default: each rest lasts its Delay.
+	Wake <-chan struct{}
+
 	// CloseTimeout is how long Close, and the end of a subscription's context, wait for the handler of a message that it
 	// has; the context of the message has ended by then. A message that is not acked in that time is given back, and is delivered again at once.
 	// Default: DefaultCloseTimeout; negative: no time at all.

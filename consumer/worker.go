@@ -56,6 +56,9 @@ func (w *worker) shut() {
 	if w.pull == nil {
 		return
 	}
+	if w.s.config.Wake != nil {
+		w.pull.rouse()
+	}
 	w.owed = w.pull.owed
 	for _, m := range w.pull.close() {
 		if w.s.config.Durable != "" {
