@@ -14,7 +14,7 @@ type Webhook struct {
 	URL         string    `json:"url"`
 	Types       []string  `json:"types"` // of the events that it is sent; none for all
 	Description string    `json:"description,omitempty"`
-	State       string    `json:"state"` // enabled, disabled, gone or failing
+	State       string    `json:"state"` // enabled, disabled, gone, failing or unreadable
 	StateSince  time.Time `json:"state_since"`
 	CreatedAt   time.Time `json:"created_at"`
 	After       string    `json:"after"`   // the position behind which events are sent

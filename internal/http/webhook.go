@@ -75,6 +75,9 @@ func (a *api) webhookProblem(c echo.Context, err error) error {
 		return invalidFields([]fieldError{{"url", "cannot be used: " + url.Reason}})
 	case errors.Is(err, webhook.ErrTooMany):
 		return newProblem(codeTooManyWebhooks, "")
+	case errors.Is(err, webhook.ErrUnreadable):
+		a.logFailure(c, err)
+		return newProblem(codeWebhooksUnavailable, "the webhook is stored in a form that this service cannot read; its operator can tell why. Nothing was changed, and it can be deleted")
 	case errors.Is(err, webhook.ErrVersion):
 		return newProblem(codeWebhookChanged, "the webhook was changed meanwhile; read it, and send the change again")
 	case errors.Is(err, events.ErrNotFound):

@@ -167,6 +167,27 @@ func TestDeliveriesInPages(t *testing.T) {
 	n.send(t, "GET", strings.Replace(next, "wh_aaaaaaaaaaaaaaaaaaaa", "wh_aaaaaaaaaaaaaaaaaaab", 1), "").wantsProblem(t, codeInvalidRequest)
 }
 
+// TestAWebhookThatCannotBeRead is shown as what it is, and can be deleted.
+func TestAWebhookThatCannotBeRead(t *testing.T) {
+	n := newNode(t)
+	n.hooks.add("anna", "wh_aaaaaaaaaaaaaaaaaaaa")
+	relay := n.hooks.relay()
+	relay.List = func(_ context.Context, account string) ([]webhook.Endpoint, error) {
+		return []webhook.Endpoint{{ID: "wh_aaaaaaaaaaaaaaaaaaaa", Account: account, State: webhook.Unreadable, StateSince: n.now, CreatedAt: n.now, Version: 7}}, nil
+	}
+	relay.Change = func(context.Context, string, string, uint64, webhook.Change) (webhook.Endpoint, error) {
+		return webhook.Endpoint{}, webhook.ErrUnreadable
+	}
+	n.Webhooks = func() (Webhooks, error) { return relay, nil }
+	n.send(t, "GET", webhooksPath, "").wants(t, 200, `{"webhooks":[{"id":"wh_aaaaaaaaaaaaaaaaaaaa","url":"","types":[],"state":"unreadable",…`)
+	n.log.Reset()
+	x := n.send(t, "PATCH", testWebhook, `{"enabled":true}`)
+	if said := x.wantsProblem(t, codeWebhooksUnavailable); !strings.Contains(said, "it can be deleted") || !strings.Contains(n.log.String(), "cannot read") {
+		t.Errorf("%s, and in the log: %s", said, n.log.String())
+	}
+	n.send(t, "DELETE", testWebhook, "").wants(t, 204, "")
+}
+
 func TestWebhooksThatAreNotToBeHad(t *testing.T) {
 	n := newNode(t)
 	unavailable := fmt.Errorf("%w: no answer", events.ErrUnavailable)

@@ -25,7 +25,8 @@ type worker struct {
 	handler  *message.Handler
 	deliver  message.HandlerFunc // of one event; what is given up goes into the poison queue
 	endpoint atomic.Pointer[webhook.Endpoint]
-	rest     atomic.Int64 // for how long the message rests that was last given back
+	rest     atomic.Int64  // for how long the message rests that was last given back,
+	wake     chan struct{} // unless its time has come before; it has room for one
 }
 
 // resting is why a message is given back: its time has not come. It is no error that anybody has to be told of, which the
@@ -39,6 +40,14 @@ func (e *resting) Is(target error) bool { return target == context.Canceled }
 func (w *worker) giveBack(d time.Duration, why string) error {
 	w.rest.Store(int64(min(max(d, 0), w.relay.cfg.rest)))
 	return &resting{why}
+}
+
+// rouse has the message that rests looked at again at once.
+func (w *worker) rouse() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
 }
 
 // handle delivers what a decision is to the endpoint's account, if it is anything, one event after the other.

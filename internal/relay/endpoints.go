@@ -100,7 +100,15 @@ func filterOf(account string, partition int) []string {
 
 // Get returns an endpoint. The error is events.ErrNotFound where the account has none under that id.
 func (r *Relay) Get(ctx context.Context, account, id string) (webhook.Endpoint, error) {
-	return r.endpoint(ctx, account, id)
+	if events.ValidAccount(account) != nil || !validID(id) {
+		return webhook.Endpoint{}, events.ErrNotFound
+	}
+	raw, err := last(ctx, r.store.bucket, bucketSubject+keyOf(account, id))
+	if err != nil {
+		return webhook.Endpoint{}, err
+	}
+	e, _ := r.endpointOf(account, id, raw.Data, raw.Sequence, raw.Time) // its state says whether it was read
+	return e, nil
 }
 
 // List returns the endpoints of an account, by the time of their registration.
@@ -118,11 +126,11 @@ func (r *Relay) list(ctx context.Context, filter string) (all []webhook.Endpoint
 		return nil, err
 	}
 	for subject := range keys {
-		account, id, is := cutKey(strings.TrimPrefix(subject, bucketSubject))
-		if !is {
+		account, id, rest, is := cutKey(strings.TrimPrefix(subject, bucketSubject))
+		if !is || rest != "" {
 			continue
 		}
-		e, err := r.endpoint(ctx, account, id)
+		e, err := r.Get(ctx, account, id)
 		if errors.Is(err, events.ErrNotFound) {
 			continue // removed
 		}
@@ -138,7 +146,7 @@ func (r *Relay) list(ctx context.Context, filter string) (all []webhook.Endpoint
 }
 
 // Change changes an endpoint, if it has the version given, or any where that is 0. One that is enabled, or leads elsewhere, goes
-// on where it stopped, at once. The error is events.ErrNotFound, webhook.ErrVersion, or a *webhook.URLError.
+// on where it stopped, at once. The error is events.ErrNotFound, webhook.ErrUnreadable, webhook.ErrVersion, or a *webhook.URLError.
 func (r *Relay) Change(ctx context.Context, account, id string, version uint64, c webhook.Change) (webhook.Endpoint, error) {
 	if c.URL != nil {
 		if err := r.sender.guard.checkURL(*c.URL); err != nil {
@@ -235,7 +243,7 @@ func (r *Relay) Rotate(ctx context.Context, account, id string, keep time.Durati
 // Remove removes an endpoint, if it has the version given, or any where that is 0. Its log and its poison queue are removed by
 // a relay that runs. The error is events.ErrNotFound, or webhook.ErrVersion.
 func (r *Relay) Remove(ctx context.Context, account, id string, version uint64) error {
-	e, err := r.endpoint(ctx, account, id)
+	e, err := r.Get(ctx, account, id)
 	if err != nil {
 		return err
 	}

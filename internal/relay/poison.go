@@ -61,11 +61,21 @@ func (q poisonQueue) put(ctx context.Context, a *attempt) error {
 	return err
 }
 
-// Redrive sends what is in the poison queue of an endpoint once more, in its order, and tells each delivery. What is accepted
-// leaves the queue; left is how many events stay there. It ends early where the endpoint does not answer at all.
-func (r *Relay) Redrive(ctx context.Context, account, id string, told func(webhook.Delivery)) (left int, err error) {
+// enabled reads an endpoint that may be sent events. The error is webhook.ErrNotEnabled where nothing is to be sent to it: that a
+// person, or its receiver, said so holds for what an operator sends too.
+func (r *Relay) enabled(ctx context.Context, account, id string) (webhook.Endpoint, error) {
 	e, err := r.endpoint(ctx, account, id)
-	if err != nil {
+	if err == nil && e.State != webhook.Enabled {
+		err = fmt.Errorf("%w: it is %s since %s", webhook.ErrNotEnabled, e.State, e.StateSince.UTC().Format(time.RFC3339))
+	}
+	return e, err
+}
+
+// Redrive sends what is in the poison queue of an endpoint once more, in its order, and tells each delivery. What is accepted
+// leaves the queue; left is how many events stay there. It ends early where the endpoint does not answer at all, and with
+// webhook.ErrNotEnabled where it is not, or no more, enabled.
+func (r *Relay) Redrive(ctx context.Context, account, id string, told func(webhook.Delivery)) (left int, err error) {
+	if _, err := r.enabled(ctx, account, id); err != nil {
 		return 0, err
 	}
 	subject := poisonPrefix + keyOf(account, id)
@@ -79,9 +89,8 @@ func (r *Relay) Redrive(ctx context.Context, account, id string, told func(webho
 		}
 		var record poisonRecord
 		if err := json.Unmarshal(raw.Data, &record); err != nil {
-			return 0, fmt.Errorf("the poison queue cannot be read: %w", err)
-		}
-		if answered, err = r.redriveOne(ctx, &e, raw.Sequence, &record, told); err != nil {
+			r.cfg.Log.Warn("an event stays in the poison queue, for it cannot be read", "webhook", id, "number", raw.Sequence, "error", err)
+		} else if answered, err = r.redriveOne(ctx, account, id, raw.Sequence, &record, told); err != nil {
 			return 0, err
 		}
 		from = raw.Sequence + 1
@@ -91,22 +100,26 @@ func (r *Relay) Redrive(ctx context.Context, account, id string, told func(webho
 }
 
 // redriveOne sends one event of the poison queue, and says whether the endpoint answered.
-func (r *Relay) redriveOne(ctx context.Context, e *webhook.Endpoint, sequence uint64, record *poisonRecord, told func(webhook.Delivery)) (answered bool, err error) {
-	event, err := r.event(ctx, e, record)
+func (r *Relay) redriveOne(ctx context.Context, account, id string, sequence uint64, record *poisonRecord, told func(webhook.Delivery)) (answered bool, err error) {
+	e, err := r.enabled(ctx, account, id) // as it is by now
+	if err != nil {
+		return false, err
+	}
+	event, err := r.event(ctx, &e, record)
 	if errors.Is(err, events.ErrNotFound) {
-		return true, r.store.poison.DeleteMsg(ctx, sequence) // it was erased
+		return true, erase(ctx, r.store.poison, sequence) // it was erased
 	}
 	if err != nil {
 		return false, err
 	}
-	d, a := r.send(ctx, e, &event, webhook.ByRedrive)
+	d, a := r.send(ctx, &e, &event, webhook.ByRedrive)
 	if err := ctx.Err(); err != nil && !a.accepted() {
 		return false, err
 	}
 	if d.Attempt = record.Attempts + 1; a.accepted() {
-		err = r.store.poison.DeleteMsg(ctx, sequence)
+		err = erase(ctx, r.store.poison, sequence)
 	}
-	r.note(ctx, e, &d)
+	r.note(ctx, &e, &d)
 	told(d)
 	return a.status != 0, err
 }
@@ -127,9 +140,9 @@ func (r *Relay) event(ctx context.Context, e *webhook.Endpoint, record *poisonRe
 
 // Redeliver sends what was decided from one position to another once more, in order, marked as such, and tells each
 // delivery. It ends with an error at what is not accepted, which names the position to go on from. What the endpoint is sent
-// of itself goes on meanwhile.
+// of itself goes on meanwhile. The error is webhook.ErrNotEnabled where it is not, or no more, enabled.
 func (r *Relay) Redeliver(ctx context.Context, account, id string, from, to events.Position, told func(webhook.Delivery)) error {
-	e, err := r.endpoint(ctx, account, id)
+	e, err := r.enabled(ctx, account, id)
 	if err != nil {
 		return err
 	}
@@ -176,14 +189,18 @@ func (r *Relay) redeliverOne(ctx context.Context, e *webhook.Endpoint, p events.
 		return err
 	}
 	for _, event := range eventsOf(&decision, e.Account) {
-		if !wants(e.Types, event.Type) {
+		now, err := r.enabled(ctx, e.Account, e.ID)
+		if err != nil {
+			return err
+		}
+		if !wants(now.Types, event.Type) {
 			continue
 		}
-		d, a := r.send(ctx, e, &event, webhook.ByRedeliver)
+		d, a := r.send(ctx, &now, &event, webhook.ByRedeliver)
 		if err := ctx.Err(); err != nil && !a.accepted() {
 			return err
 		}
-		r.note(ctx, e, &d)
+		r.note(ctx, &now, &d)
 		told(d)
 		if !a.accepted() {
 			return fmt.Errorf("%s was not accepted: %s. Go on with --from %s once that is mended", event.ID, a.failure, p)

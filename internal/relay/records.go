@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"jobtally/internal/events"
@@ -64,29 +65,55 @@ type poisonRecord struct {
 	At       time.Time `json:"at"`
 }
 
-// endpoint reads an endpoint. The error is events.ErrNotFound where there is none.
+// endpoint reads an endpoint that something is to be done with. The error is events.ErrNotFound where there is none, or
+// webhook.ErrUnreadable.
 func (r *Relay) endpoint(ctx context.Context, account, id string) (webhook.Endpoint, error) {
-	if events.ValidAccount(account) != nil || !validID(id) {
-		return webhook.Endpoint{}, events.ErrNotFound
+	e, err := r.Get(ctx, account, id)
+	if err == nil && e.State == webhook.Unreadable {
+		err = webhook.ErrUnreadable
 	}
-	var record endpointRecord
-	revision, err := r.store.read(ctx, keyOf(account, id), &record)
-	if err != nil {
-		return webhook.Endpoint{}, err
-	}
-	return r.fromRecord(account, id, revision, &record), nil
+	return e, err
 }
 
-func (r *Relay) fromRecord(account, id string, revision uint64, record *endpointRecord) webhook.Endpoint {
+// endpointOf returns what a revision of a key, written at a time, says of an endpoint. Where it cannot be read, the error says why.
+func (r *Relay) endpointOf(account, id string, data []byte, revision uint64, at time.Time) (webhook.Endpoint, error) {
+	partition := events.PartitionOf(account, r.cfg.Partitions)
+	var record endpointRecord
+	if err := record.read(data); err != nil {
+		return webhook.Endpoint{
+			ID: id, Account: account, State: webhook.Unreadable, StateSince: at, CreatedAt: at, Version: revision, After: events.Position{Partition: partition},
+		}, err
+	}
 	e := webhook.Endpoint{
 		ID: id, Account: account, URL: record.URL, Types: record.Types, Description: record.Description,
 		State: record.State, StateSince: record.StateSince, CreatedAt: record.CreatedAt, Version: revision,
-		After: events.Position{Partition: events.PartitionOf(account, r.cfg.Partitions), Sequence: record.After},
+		After: events.Position{Partition: partition, Sequence: record.After},
 	}
 	for _, s := range record.Secrets {
 		e.Secrets = append(e.Secrets, webhook.Secret(s))
 	}
-	return e
+	return e, nil
+}
+
+// read reads a record, unless it is none that something could be sent by.
+func (r *endpointRecord) read(data []byte) error {
+	if err := json.Unmarshal(data, r); err != nil {
+		return err
+	}
+	switch {
+	case r.URL == "":
+		return errors.New("it has no URL")
+	case !slices.Contains([]webhook.State{webhook.Enabled, webhook.Disabled, webhook.Gone, webhook.Failing}, r.State):
+		return fmt.Errorf("there is no state %q", r.State)
+	case len(r.Secrets) == 0:
+		return errors.New("it has no secret")
+	}
+	for _, s := range r.Secrets {
+		if key, err := keyOfSecret(s.Value); err != nil || len(key) == 0 {
+			return errors.New("it has a secret that is none")
+		}
+	}
+	return nil
 }
 
 func toRecord(e *webhook.Endpoint) *endpointRecord {
@@ -101,13 +128,20 @@ func toRecord(e *webhook.Endpoint) *endpointRecord {
 }
 
 // progress reads how far the delivery to an endpoint is, and the revision that says so. Where nothing is written of it nothing
-// ever failed.
+// ever failed. What cannot be read is as good as nothing: attempts are counted anew, and an event may be sent again.
 func (r *Relay) progress(ctx context.Context, e *webhook.Endpoint) (p progressRecord, revision uint64, err error) {
-	revision, err = r.store.read(ctx, keyOf(e.Account, e.ID)+progressSuffix, &p)
+	raw, err := last(ctx, r.store.bucket, bucketSubject+keyOf(e.Account, e.ID)+progressSuffix)
 	if errors.Is(err, events.ErrNotFound) {
-		err = nil
+		return p, 0, nil
 	}
-	return p, revision, err
+	if err != nil {
+		return p, 0, err
+	}
+	if err := json.Unmarshal(raw.Data, &p); err != nil {
+		r.cfg.Log.Warn("how far a webhook is cannot be read: its attempts are counted anew", "webhook", e.ID, "error", err)
+		p = progressRecord{Waits: "the next attempt: how far it was cannot be read"} // which the next attempt writes over
+	}
+	return p, raw.Sequence, nil
 }
 
 func deliveryOf(data []byte, sequence uint64, partition int) (webhook.Delivery, error) {

@@ -36,8 +36,8 @@ import (
 
 const (
 	askTimeout = 5 * time.Second // for the server to answer
-	// restAtMost is for how long a message rests at the server before somebody looks again whether its time has come: an
-	// attempt that is brought forward waits no longer than that.
+	// restAtMost is for how long a message rests at the server before somebody looks again whether its time has come: clocks are
+	// put, and who would tell that an attempt is brought forward may be gone.
 	restAtMost = 15 * time.Second
 	// failingAtMost is for how long nothing may reach an endpoint that fails before it is sent nothing more.
 	failingAtMost = 5 * 24 * time.Hour

@@ -171,22 +171,30 @@ func (b *switchboard) stopUnseen(seen map[string]bool) {
 // take takes in a revision of a key.
 func (b *switchboard) take(ctx context.Context, m jetstream.Msg, meta *jetstream.MsgMetadata) error {
 	key := strings.TrimPrefix(m.Subject(), bucketSubject)
-	account, id, is := cutKey(key)
-	if !is {
+	account, id, rest, is := cutKey(key)
+	if w := b.workers[keyOf(account, id)]; is && w != nil && startsAfresh(rest, m.Data()) {
+		w.rouse()
+	}
+	if !is || rest != "" {
 		return nil
 	}
 	var e webhook.Endpoint
 	if m.Headers().Get(operationHeader) == "" {
-		var record endpointRecord
-		if err := json.Unmarshal(m.Data(), &record); err != nil {
-			return fmt.Errorf("webhook %s cannot be read: %w", id, err)
+		var err error
+		if e, err = b.relay.endpointOf(account, id, m.Data(), meta.Sequence.Stream, meta.Timestamp); err != nil {
+			b.relay.cfg.Log.Warn("a webhook cannot be read: it is sent nothing until a newer version reads it, or it is removed", "webhook", id, "error", err)
 		}
-		e = b.relay.fromRecord(account, id, meta.Sequence.Stream, &record)
 	} else {
 		b.relay.Erased()                                 // what it leaves is swept away,
 		time.AfterFunc(grace+retryPause, b.relay.Erased) // and what an attempt that is under way still writes
 	}
 	return b.switchTo(ctx, key, &e)
+}
+
+// startsAfresh says whether something of an endpoint is written that says that its next attempt is due.
+func startsAfresh(rest string, data []byte) bool {
+	var p progressRecord
+	return "."+rest == progressSuffix && json.Unmarshal(data, &p) == nil && p.NextAttempt.IsZero()
 }
 
 // switchTo has a handler run for an endpoint if it is enabled, and none otherwise.
@@ -210,7 +218,7 @@ func (b *switchboard) switchTo(ctx context.Context, key string, e *webhook.Endpo
 }
 
 func (b *switchboard) start(ctx context.Context, e *webhook.Endpoint) (*worker, error) {
-	w := &worker{relay: b.relay}
+	w := &worker{relay: b.relay, wake: make(chan struct{}, 1)}
 	w.endpoint.Store(e)
 	poison, err := middleware.PoisonQueueWithFilter(poisonQueue{b.relay}, poisonStream, isExhausted)
 	if err != nil {
@@ -223,6 +231,7 @@ func (b *switchboard) start(ctx context.Context, e *webhook.Endpoint) (*worker, 
 		Start: func(context.Context, string) (consumer.Start, error) { // one that was lost is made again as it was made
 			return consumer.After(e.After.Sequence), nil
 		},
+		Wake:  w.wake,
 		Delay: func(*message.Message, int) time.Duration { return time.Duration(w.rest.Load()) },
 	})
 	if err != nil {

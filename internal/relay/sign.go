@@ -30,7 +30,7 @@ func sign(secrets []webhook.Secret, id string, at time.Time, body []byte) (strin
 		if !s.ExpiresAt.IsZero() && !at.Before(s.ExpiresAt) {
 			continue
 		}
-		key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(s.Value, secretPrefix))
+		key, err := keyOfSecret(s.Value)
 		if err != nil {
 			return "", fmt.Errorf("a secret cannot be read: %w", err)
 		}
@@ -39,6 +39,10 @@ func sign(secrets []webhook.Secret, id string, at time.Time, body []byte) (strin
 		signatures = append(signatures, "v1,"+base64.StdEncoding.EncodeToString(mac.Sum(nil)))
 	}
 	return strings.Join(signatures, " "), nil
+}
+
+func keyOfSecret(value string) ([]byte, error) {
+	return base64.StdEncoding.DecodeString(strings.TrimPrefix(value, secretPrefix))
 }
 
 func newSecret() webhook.Secret {

@@ -135,18 +135,6 @@ func next(ctx context.Context, stream jetstream.Stream, subject string, from uin
 	return raw, nil
 }
 
-// read reads the last revision of a key.
-func (s *store) read(ctx context.Context, key string, into any) (revision uint64, err error) {
-	raw, err := last(ctx, s.bucket, bucketSubject+key)
-	if err != nil {
-		return 0, err
-	}
-	if err := json.Unmarshal(raw.Data, into); err != nil {
-		return 0, fmt.Errorf("webhook %s cannot be read: %w", key, err)
-	}
-	return raw.Sequence, nil
-}
-
 // write writes the next revision of a key. The error is errConflict unless the last one is the one given, 0 for none.
 func (s *store) write(ctx context.Context, key string, value any, on uint64) (revision uint64, err error) {
 	data, err := json.Marshal(value)
@@ -317,10 +305,12 @@ func unavailable(what string, err error) error {
 // keyOf is the key of an endpoint, and the end of its subjects.
 func keyOf(account, id string) string { return account + "." + id }
 
-// cutKey reads the account and id of an endpoint out of what keyOf returned.
-func cutKey(key string) (account, id string, is bool) {
+// cutKey reads the account and id of an endpoint out of a key that begins as keyOf returned it, and what follows: nothing for
+// the endpoint itself. Not so is the key of nothing that is known here.
+func cutKey(key string) (account, id, rest string, is bool) {
 	account, id, is = strings.Cut(key, ".")
-	return account, id, is && !strings.Contains(id, ".")
+	id, rest, _ = strings.Cut(id, ".")
+	return account, id, rest, is && events.ValidAccount(account) == nil && validID(id)
 }
 
 // durableOf is the name of the consumer of an endpoint.

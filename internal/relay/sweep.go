@@ -90,7 +90,7 @@ func (r *Relay) sweepErased(ctx context.Context) error {
 			return err
 		}
 		for _, e := range endpoints {
-			if !slices.ContainsFunc(erasures, func(d events.Decision) bool { return d.Position.Sequence > e.After.Sequence }) {
+			if !slices.ContainsFunc(erasures, func(d events.Decision) bool { return outlived(&e, &d) }) {
 				continue
 			}
 			if err := r.remove(ctx, &e, 0); err != nil {
@@ -101,10 +101,21 @@ func (r *Relay) sweepErased(ctx context.Context) error {
 	return nil
 }
 
+// outlived says whether an endpoint is from before an erasure. Where its position cannot be read, the time when it was written says.
+func outlived(e *webhook.Endpoint, erasure *events.Decision) bool {
+	if e.State == webhook.Unreadable {
+		return e.CreatedAt.Before(erasure.Time)
+	}
+	return erasure.Position.Sequence > e.After.Sequence
+}
+
 // sweepKeys removes what is left in the bucket of endpoints that are removed, and what they were before.
 func (r *Relay) sweepKeys(ctx context.Context, keys map[string]uint64, known map[string]bool) error {
 	for subject, revisions := range keys {
-		key := strings.TrimPrefix(subject, bucketSubject)
+		account, id, rest, is := cutKey(strings.TrimPrefix(subject, bucketSubject))
+		if !is {
+			continue // whatever a person, or a newer version, keeps there
+		}
 		raw, err := r.store.bucket.GetLastMsgForSubject(ctx, subject)
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			continue
@@ -112,12 +123,11 @@ func (r *Relay) sweepKeys(ctx context.Context, keys map[string]uint64, known map
 		if err != nil {
 			return unavailable("read", err)
 		}
-		endpoint := strings.TrimSuffix(key, progressSuffix)
-		upTo := raw.Sequence // what is before it
-		if !known[endpoint] && (key != endpoint || time.Since(raw.Time) > markerAge) {
+		there, upTo := known[keyOf(account, id)], raw.Sequence // what is before it
+		if !there && (rest != "" || time.Since(raw.Time) > markerAge) {
 			upTo++ // and itself
 		}
-		if known[endpoint] && (key != endpoint || revisions == 1) {
+		if there && (rest != "" || revisions == 1) {
 			continue
 		}
 		if err := forget(ctx, r.store.bucket, subject, upTo); err != nil {
@@ -150,7 +160,7 @@ func (r *Relay) sweepLogs(ctx context.Context, known map[string]bool) error {
 func (r *Relay) sweepDurables(ctx context.Context, known map[string]bool) error {
 	ids := map[string]bool{}
 	for key := range known {
-		_, id, _ := cutKey(key)
+		_, id, _, _ := cutKey(key)
 		ids[durableOf(id)] = true
 	}
 	for _, stream := range r.store.decisions {

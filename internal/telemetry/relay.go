@@ -13,7 +13,7 @@ import (
 var (
 	deliveryCauses   = []webhook.Cause{webhook.ByEvent, webhook.ByTest, webhook.ByRedrive, webhook.ByRedeliver}
 	deliveryOutcomes = []webhook.Outcome{webhook.Accepted, webhook.Failed, webhook.Poisoned}
-	webhookStates    = []webhook.State{webhook.Enabled, webhook.Disabled, webhook.Gone, webhook.Failing}
+	webhookStates    = []webhook.State{webhook.Enabled, webhook.Disabled, webhook.Gone, webhook.Failing, webhook.Unreadable}
 )
 
 // Relay returns what a relay tells. It is called once.

@@ -21,6 +21,9 @@ const (
 	Disabled State = "disabled" // by its account
 	Gone     State = "gone"     // it answered 410
 	Failing  State = "failing"  // nothing reached it for days
+	// Unreadable is the state of one that this version cannot read, as of a newer one. Of it no more is known than ID, Account,
+	// the partition of After, when it was written, and Version.
+	Unreadable State = "unreadable"
 )
 
 // Endpoint is a URL that is sent the events of an account, one after the other in the order of their positions.
@@ -108,6 +111,10 @@ var (
 	ErrTooMany = errors.New("the account has as many webhooks as it may have")
 	// ErrVersion is the error of a change of another version of an endpoint than the one that is there.
 	ErrVersion = errors.New("the webhook was changed meanwhile")
+	// ErrNotEnabled is the error of sending events to an endpoint whose state is another than Enabled.
+	ErrNotEnabled = errors.New("the webhook is not enabled")
+	// ErrUnreadable is the error of what cannot be done with an endpoint whose state is Unreadable.
+	ErrUnreadable = errors.New("the webhook is stored in a form that this version cannot read: a newer one wrote it, or a person")
 )
 
 // URLError says what is wrong with the URL of an endpoint, in words for whoever gave it.
