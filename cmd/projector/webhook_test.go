@@ -154,6 +154,13 @@ func TestProjectorsShareTheWebhooks(t *testing.T) {
 		anna.mustCapture(t, fmt.Sprint(20+i))
 	}
 	awaitWebhook(t, nats, id, func(w *webhookReport) bool { return w.Progress.Pending == 3 })
+	for _, more := range [][]string{nil, {"--redeliver", "--from", ids[0][len("evt_"):], "--to", ids[0][len("evt_"):], "--yes"}} {
+		said, err := operate(t, append([]string{"webhook", "redrive", id, "--nats", nats, allowLoopback}, more...)...)
+		if err == nil || !strings.HasPrefix(err.Error(), "the webhook is not enabled: it is disabled since ") ||
+			!strings.Contains(err.Error(), ": nothing was sent. `projector webhook enable "+id+"` first") || said != "" {
+			t.Errorf("%s%v", said, err)
+		}
+	}
 	projectors[1].interrupt(t)
 	api.interrupt(t)
 

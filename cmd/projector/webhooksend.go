@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -36,7 +37,7 @@ func (c *webhookRedriveCmd) Run(s *session) error {
 		left, err := o.relay.Redrive(s.ctx, e.Account, e.ID, func(d webhook.Delivery) { report.tell(s, c.JSON, &d) })
 		switch {
 		case err != nil:
-			return err
+			return report.refused(e, err)
 		case left > 0:
 			return fmt.Errorf("events that are left in the poison queue: %d", left)
 		case report.sent == 0 && !c.JSON:
@@ -55,6 +56,10 @@ func (c *webhookRedriveCmd) redeliver(s *session) error {
 		return usage("there is no terminal to ask on: give --yes")
 	}
 	return c.on(s, c.Webhooks, func(o *opened, e *webhook.Endpoint) error {
+		var report sendReport
+		if e.State != webhook.Enabled { // before anybody is asked
+			return report.refused(e, fmt.Errorf("%w: it is %s since %s", webhook.ErrNotEnabled, e.State, timeText(e.StateSince)))
+		}
 		if err := isDecided(s, o, e, from, to); err != nil {
 			return err
 		}
@@ -64,11 +69,10 @@ func (c *webhookRedriveCmd) redeliver(s *session) error {
 				return err
 			}
 		}
-		var report sendReport
 		err := o.relay.Redeliver(s.ctx, e.Account, e.ID, from, to, func(d webhook.Delivery) { report.tell(s, c.JSON, &d) })
 		switch {
 		case err != nil:
-			return err
+			return report.refused(e, err)
 		case report.sent == 0 && !c.JSON:
 			_, err = fmt.Fprintf(s.stdout, "from %s to %s there is no event that the webhook wants\n", from, to)
 		}
@@ -113,6 +117,18 @@ func isDecided(s *session, o *opened, e *webhook.Endpoint, from, to events.Posit
 type sendReport struct {
 	sent int
 	err  error // of printing
+}
+
+// refused returns an error, with what to do where it is that the webhook is not enabled.
+func (r *sendReport) refused(e *webhook.Endpoint, err error) error {
+	if !errors.Is(err, webhook.ErrNotEnabled) || e.State == webhook.Unreadable {
+		return err
+	}
+	nothing := "nothing"
+	if r.sent > 0 {
+		nothing = "nothing more"
+	}
+	return fmt.Errorf("%w: %s was sent. `projector webhook enable %s` first: it is sent what it missed then, too", err, nothing, e.ID)
 }
 
 func (r *sendReport) tell(s *session, asJSON bool, d *webhook.Delivery) {
