@@ -37,7 +37,7 @@ func pauseAfter(schedule []time.Duration, attempts, failures int) time.Duration 
 // longestPause is the longest that an attempt is ever put off. One that is due later was put off by a clock that was ahead.
 func longestPause(schedule []time.Duration) time.Duration {
 	longest := slices.Max(schedule)
-	return max(longest+longest/10, retryAfterMost)
+	return max(longest+longest/10, retryAfterMost+sendTimeout)
 }
 
 // jittered returns a pause that is up to a tenth longer or shorter, so that what failed together does not come back together.

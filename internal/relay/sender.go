@@ -74,7 +74,7 @@ type outgoing struct {
 type answer struct {
 	status     int           // 0 where there was none
 	failure    string        // in words; empty where it was accepted
-	retryAfter time.Duration // as the endpoint asked for, or 0
+	retryAfter time.Duration // as the endpoint asked for, counted from at; or 0
 	at         time.Time
 	took       time.Duration
 }
@@ -103,8 +103,14 @@ func (s *sender) send(ctx context.Context, e *webhook.Endpoint, m *outgoing) (a 
 		return a
 	}
 	defer response.Body.Close()
-	io.CopyN(io.Discard, response.Body, answerAtMost) // an answer that is cut short says as much
-	a.status, a.retryAfter = response.StatusCode, retryAfter(response.Header, a.at)
+	answered := s.now()
+	a.status = response.StatusCode
+	if a.status != http.StatusSwitchingProtocols { // whose body is the connection, and ends with no context
+		io.CopyN(io.Discard, response.Body, answerAtMost) // an answer that is cut short says as much
+	}
+	if rest := retryAfter(response.Header, answered); rest > 0 {
+		a.retryAfter = rest + max(0, answered.Sub(a.at))
+	}
 	a.failure = explainStatus(a.status)
 	return a
 }
@@ -188,8 +194,9 @@ func brief(err error, u *url.URL) string {
 // retryAfter returns for how long an endpoint asks to be left alone: seconds, or a date. At most a day.
 func retryAfter(header http.Header, now time.Time) time.Duration {
 	text := header.Get("Retry-After")
-	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {
-		return min(time.Duration(seconds)*time.Second, retryAfterMost)
+	seconds, err := strconv.ParseUint(text, 10, 64)
+	if err == nil || errors.Is(err, strconv.ErrRange) {
+		return time.Duration(min(seconds, uint64(retryAfterMost/time.Second))) * time.Second
 	}
 	at, err := http.ParseTime(text)
 	if err != nil {
