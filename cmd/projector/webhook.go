@@ -111,7 +111,7 @@ func (c *webhookListCmd) Run(s *session) (err error) {
 	for i := range all {
 		e := &all[i]
 		reports[i] = reportOfWebhook(e)
-		rows = append(rows, strings.Join([]string{e.ID, e.Account, string(e.State), timeText(e.StateSince), typesText(e.Types), plain(e.URL)}, "\t"))
+		rows = append(rows, strings.Join([]string{e.ID, e.Account, string(e.State), timeText(e.StateSince), typesText(&reports[i]), cmp.Or(plain(e.URL), "-")}, "\t"))
 	}
 	if c.JSON {
 		return printJSON(s.stdout, map[string]any{"webhooks": reports})
@@ -119,7 +119,13 @@ func (c *webhookListCmd) Run(s *session) (err error) {
 	return printTable(s.stdout, rows)
 }
 
-func typesText(types []string) string { return cmp.Or(strings.Join(types, ","), "all") }
+// typesText says of which types a webhook is sent events, as far as that is known.
+func typesText(r *webhookReport) string {
+	if r.State == webhook.Unreadable {
+		return "-"
+	}
+	return cmp.Or(strings.Join(r.Types, ","), "all")
+}
 
 // webhookReport is a webhook for scripts, as over HTTP. Its secret is nowhere.
 type webhookReport struct {
@@ -205,12 +211,19 @@ func (c *webhookShowCmd) Run(s *session) error {
 	})
 }
 
+func registeredText(r *webhookReport) string {
+	if r.State == webhook.Unreadable {
+		return "registered\tit cannot be read: a newer version wrote it, or a person"
+	}
+	return fmt.Sprintf("registered\t%s, after %s", r.CreatedAt, r.After)
+}
+
 func rowsOfWebhook(r *webhookReport) []string {
 	p := r.Progress
 	rows := []string{
-		"webhook\t" + r.ID, "account\t" + r.Account, "url\t" + plain(r.URL), "types\t" + typesText(r.Types),
+		"webhook\t" + r.ID, "account\t" + r.Account, "url\t" + cmp.Or(plain(r.URL), "-"), "types\t" + typesText(r),
 		"description\t" + cmp.Or(plain(r.Description), "-"), fmt.Sprintf("state\t%s since %s", r.State, r.StateSince),
-		fmt.Sprintf("registered\t%s, after %s", r.CreatedAt, r.After), "delivered\t" + cmp.Or(p.Delivered, "nothing yet"),
+		registeredText(r), "delivered\t" + cmp.Or(p.Delivered, "nothing yet"),
 		fmt.Sprintf("pending\t%d", p.Pending), "last success\t" + cmp.Or(p.LastSuccess, "never"), "circuit\t" + p.Circuit,
 		fmt.Sprintf("poison queue\t%d", p.Poisoned),
 	}

@@ -185,6 +185,7 @@ func TestProjectorsShareTheWebhooks(t *testing.T) {
 		t.Error(said)
 	}
 	redeliver(t, nats, id, r)
+	wantUnreadable(t, nats, id)
 	mustOperate(t, "webhook", "remove", id, "--nats", nats)
 	if said := mustOperate(t, "webhook", "list", "--nats", nats); strings.Contains(said, id) {
 		t.Error(said)

@@ -34,6 +34,7 @@ func TestURLsThatAreRefused(t *testing.T) {
 		"https://hooks.example:70000":   "port",
 		"https://hooks.example:http":    "cannot be read",
 		"https://hooks example":         "cannot be read",
+		"https://hooks.example/?q=a b":  "%20",
 		"https://127.0.0.1/x":           "not public",
 		"https://localhost":             "not public",
 		"https://LOCALHOST.":            "not public",

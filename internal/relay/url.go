@@ -24,6 +24,8 @@ func (g *guard) checkURL(text string) error {
 		return refuse("it cannot be read; it looks like https://example.com/hooks")
 	}
 	switch {
+	case strings.Contains(text, " "):
+		return refuse("it has a space, which no URL has: write it as %%20")
 	case u.Scheme != "https" && u.Scheme != "http":
 		return refuse("it does not begin with https://")
 	case u.Opaque != "" || u.Hostname() == "":
