@@ -33,8 +33,9 @@ type WebhookProgress struct {
 	FailingSince        *time.Time `json:"failing_since,omitempty"`
 	NextAttempt         *time.Time `json:"next_attempt,omitempty"`
 	LastSuccess         *time.Time `json:"last_success,omitempty"`
-	Circuit             string     `json:"circuit"`  // closed, or open where attempts are far apart
-	Poisoned            int64      `json:"poisoned"` // events in its poison queue
+	Circuit             string     `json:"circuit"`             // closed, or open where attempts are far apart
+	Poisoned            int64      `json:"poisoned"`            // events in its poison queue
+	WaitsFor            string     `json:"waits_for,omitempty"` // in words, where that is not the receiver
 }
 
 // NewWebhook is a webhook to be registered. URL is needed.

@@ -5,10 +5,14 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"reflect"
+	"strings"
 	"testing"
 	"time"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+	"go.yaml.in/yaml/v3"
 
 	"jobtally/client"
 )
@@ -83,5 +87,39 @@ func TestAWebhookFromItsRegistrationToItsDeletion(t *testing.T) {
 	}
 	if _, err := c.Webhook(ctx, hook.ID); !errors.Is(err, client.WebhookNotFound) {
 		t.Errorf("deleted: %v", err)
+	}
+}
+
+// TestWebhooksHaveTheMembersOfTheContract holds the types of webhooks against the schemas that they are of.
+func TestWebhooksHaveTheMembersOfTheContract(t *testing.T) {
+	text, err := os.ReadFile("../docs/openapi.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var contract struct {
+		Components struct {
+			Schemas map[string]struct{ Properties map[string]any }
+		}
+	}
+	if err := yaml.Unmarshal(text, &contract); err != nil {
+		t.Fatal(err)
+	}
+	for schema, of := range map[string]reflect.Type{
+		"CreatedWebhook": reflect.TypeFor[client.Webhook](), "NewWebhook": reflect.TypeFor[client.NewWebhook](), "WebhookPatch": reflect.TypeFor[client.WebhookChange](),
+		"Progress": reflect.TypeFor[client.WebhookProgress](), "Delivery": reflect.TypeFor[client.Delivery](),
+	} {
+		has := map[string]bool{}
+		for i := range of.NumField() {
+			name, _, _ := strings.Cut(of.Field(i).Tag.Get("json"), ",")
+			has[name] = true
+		}
+		if len(contract.Components.Schemas[schema].Properties) == 0 {
+			t.Errorf("there is no schema %s", schema)
+		}
+		for name := range contract.Components.Schemas[schema].Properties {
+			if !has[name] {
+				t.Errorf("%v has no %s, which %s has", of, name, schema)
+			}
+		}
 	}
 }
