@@ -138,10 +138,12 @@ func (p *pull) giveBack(m *nats.Msg, rest time.Duration) {
 	p.answer(m, nakAfter(rest))
 }
 
-// rouse has the message that rests come again at once.
+// rouse has the message that rests come again at once. It is said once only: repeated, it would take the message from whoever
+// has it by then. Where it is lost, the message rests to its end.
 func (p *pull) rouse() {
 	if p.resting != nil && time.Until(p.until) > restLeft {
-		p.answer(p.resting, nak)
+		p.owed = nil
+		p.nc.Publish(p.resting.Reply, nak)
 	}
 	p.resting = nil
 }
