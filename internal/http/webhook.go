@@ -244,6 +244,9 @@ func (a *api) patchWebhook(c echo.Context, relay *Webhooks) error {
 	if err := a.recordable(c); err != nil {
 		return err
 	}
+	if change.URL != nil || change.Enabled != nil && *change.Enabled {
+		callOf(c).cost = sendCost
+	}
 	e, err := relay.Change(c.Request().Context(), callOf(c).account, c.Param("id"), version, change)
 	if err != nil {
 		return err

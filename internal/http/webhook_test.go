@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -165,6 +166,25 @@ func TestDeliveriesInPages(t *testing.T) {
 	}
 	next := nextOf(n.send(t, "GET", testWebhook+"/deliveries?limit=2", ""))
 	n.send(t, "GET", strings.Replace(next, "wh_aaaaaaaaaaaaaaaaaaaa", "wh_aaaaaaaaaaaaaaaaaaab", 1), "").wantsProblem(t, codeInvalidRequest)
+}
+
+// TestWhatIsSentAtOnceCountsAsTen has a token that may send ten requests at once.
+func TestWhatIsSentAtOnceCountsAsTen(t *testing.T) {
+	for _, c := range []struct {
+		method, path, body string
+		ten                bool
+	}{
+		{"POST", testWebhook + "/test", "", true}, {"PATCH", testWebhook, `{"enabled":true}`, true}, {"PATCH", testWebhook, `{"url":"https://hooks.example/"}`, true},
+		{"PATCH", testWebhook, `{"enabled":false}`, false}, {"PATCH", testWebhook, `{"description":"x"}`, false},
+	} {
+		n := newLimitedNode(t, Limits{RequestsPerSecond: 1})
+		n.hooks.add("anna", "wh_aaaaaaaaaaaaaaaaaaaa")
+		anna := n.anna.Reveal()
+		n.answer(httptest.NewRequest(c.method, c.path, strings.NewReader(c.body)), home, anna, "Content-Type: application/json").wants(t, 200, `{…`)
+		if status := n.get(away, anna).StatusCode; (status == 429) != c.ten {
+			t.Errorf("after %s %s %s a request is answered %d", c.method, c.path, c.body, status)
+		}
+	}
 }
 
 // TestAWebhookThatCannotBeRead is shown as what it is, and can be deleted.

@@ -12,9 +12,9 @@ import (
 	"jobtally/internal/webhook"
 )
 
-// testCost is how many requests a test counts as, beyond itself, for the limits: it makes this service send one to wherever
-// the account said.
-const testCost = 9
+// sendCost is how many requests a test counts as, beyond itself, for the limits, and so does a change that has an attempt made at
+// once: it makes this service send one to wherever the account said, however often that was refused.
+const sendCost = 9
 
 // secretForm is what a rotation tells: the new secret, this once, and until when the one before signs too.
 type secretForm struct {
@@ -97,7 +97,7 @@ func (a *api) postWebhookTest(c echo.Context, relay *Webhooks) error {
 		return newProblem(codeWebhookTestRunning, "")
 	}
 	defer a.tests.end(e.ID)
-	callOf(c).cost = testCost
+	callOf(c).cost = sendCost
 	delivery, err := relay.Test(ctx, account, e.ID)
 	if err != nil {
 		return err

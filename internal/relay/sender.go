@@ -89,6 +89,10 @@ func (s *sender) send(ctx context.Context, e *webhook.Endpoint, m *outgoing) (a 
 	began := time.Now()
 	defer func() { a.took = time.Since(began) }()
 	request, err := s.request(ctx, e, m, a.at)
+	if errors.Is(err, errUnsigned) {
+		a.failure = "it has no secret that is valid: make another"
+		return a
+	}
 	if err != nil {
 		a.failure = "its URL cannot be used: register another"
 		return a

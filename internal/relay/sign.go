@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base32"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -23,6 +24,9 @@ const (
 
 var idForm = regexp.MustCompile(`^` + idPrefix + `[a-z2-7]{20}$`)
 
+// errUnsigned is the error of an endpoint without a secret that is valid, as only a person writes one.
+var errUnsigned = errors.New("no secret is valid")
+
 // sign returns the signatures of a message as they stand in webhook-signature: one of each secret that is valid.
 func sign(secrets []webhook.Secret, id string, at time.Time, body []byte) (string, error) {
 	var signatures []string
@@ -32,11 +36,14 @@ func sign(secrets []webhook.Secret, id string, at time.Time, body []byte) (strin
 		}
 		key, err := keyOfSecret(s.Value)
 		if err != nil {
-			return "", fmt.Errorf("a secret cannot be read: %w", err)
+			return "", errUnsigned
 		}
 		mac := hmac.New(sha256.New, key)
 		fmt.Fprintf(mac, "%s.%d.%s", id, at.Unix(), body)
 		signatures = append(signatures, "v1,"+base64.StdEncoding.EncodeToString(mac.Sum(nil)))
+	}
+	if len(signatures) == 0 {
+		return "", errUnsigned
 	}
 	return strings.Join(signatures, " "), nil
 }

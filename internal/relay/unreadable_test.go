@@ -99,6 +99,25 @@ func TestARecordThatCannotBeReadHoldsUpItself(t *testing.T) {
 	}
 }
 
+// TestNothingIsSentUnsigned has the only secret of an endpoint be one that has expired.
+func TestNothingIsSentUnsigned(t *testing.T) {
+	h, rcv := newHouse(t), receive(t, nil)
+	cfg := h.config()
+	cfg.RootCAs = rcv.trusted()
+	r := open(t, cfg)
+	e := create(t, r, "demo", rcv.URL)
+	e.Secrets[0].ExpiresAt = time.Now().Add(-time.Minute)
+	must[uint64](t)(r.store.write(within(t), keyOf("demo", e.ID), toRecord(&e), e.Version))
+	if d := must[webhook.Delivery](t)(r.Test(within(t), "demo", e.ID)); d.Outcome != webhook.Failed || d.Error != "it has no secret that is valid: make another" {
+		t.Errorf("the test is %+v", d)
+	}
+	rcv.wantNothing(t)
+	must[webhook.Endpoint](t)(r.Rotate(within(t), "demo", e.ID, 0))
+	if d := must[webhook.Delivery](t)(r.Test(within(t), "demo", e.ID)); d.Outcome != webhook.Accepted {
+		t.Errorf("the test is %+v", d)
+	}
+}
+
 // TestWhatCannotBeReadOfADelivery has the progress, the log and the poison queue be of a newer version.
 func TestWhatCannotBeReadOfADelivery(t *testing.T) {
 	h, mended, ctx := newHouse(t), atomic.Bool{}, within(t)
