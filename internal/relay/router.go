@@ -175,6 +175,9 @@ func (b *switchboard) take(ctx context.Context, m jetstream.Msg, meta *jetstream
 	if w := b.workers[keyOf(account, id)]; is && w != nil && startsAfresh(rest, m.Data()) {
 		w.rouse()
 	}
+	if !is && m.Headers().Get(operationHeader) == "" {
+		b.relay.cfg.Log.Warn("the bucket of webhooks has a key that is of none: it is left alone", "key", key)
+	}
 	if !is || rest != "" {
 		return nil
 	}

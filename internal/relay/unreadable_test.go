@@ -2,7 +2,10 @@ package relay
 
 import (
 	"errors"
+	"log/slog"
 	"net/http"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -12,6 +15,24 @@ import (
 	"jobtally/internal/events"
 	"jobtally/internal/webhook"
 )
+
+// said is what a log says.
+type said struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (s *said) Write(line []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(line)
+}
+
+func (s *said) has(text string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strings.Contains(s.text.String(), text)
+}
 
 // by writes by hand what lies beside the ledger.
 func (r *Relay) by(t *testing.T, subject, data string) {
@@ -31,10 +52,12 @@ func TestARecordThatCannotBeReadHoldsUpItself(t *testing.T) {
 			t.Parallel()
 			h, rcv, ctx := newHouse(t), receive(t, nil), within(t)
 			cfg := h.config()
-			cfg.RootCAs = rcv.trusted()
+			said := &said{}
+			cfg.RootCAs, cfg.Log = rcv.trusted(), slog.New(slog.NewTextHandler(said, nil))
 			r := open(t, cfg)
 			bad := create(t, r, "demo", rcv.URL+"/bad")
 			r.by(t, bucketSubject+keyOf("demo", bad.ID), record)
+			r.by(t, bucketSubject+"Nobody."+bad.ID, record)
 			run(t, cfg)
 			good := create(t, r, "demo", rcv.URL)
 			other := create(t, r, "other", rcv.URL)
@@ -46,6 +69,9 @@ func TestARecordThatCannotBeReadHoldsUpItself(t *testing.T) {
 			}
 			progressed(t, r, good, "it is delivered", func(p webhook.Progress) bool { return p.Pending == 0 })
 
+			for _, want := range []string{"cannot be read: it is sent nothing", "webhook=" + bad.ID, "webhook=" + other.ID, "key=Nobody." + bad.ID} {
+				until(t, want+" is in the log", func() bool { return said.has(want) })
+			}
 			all := must[[]webhook.Endpoint](t)(r.List(ctx, "demo"))
 			if len(all) != 2 || all[0].State != good.State && all[1].State != good.State {
 				t.Errorf("the list is %+v", all)
