@@ -1,7 +1,10 @@
 package relay
 
 import (
+	"crypto/x509"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -55,5 +58,37 @@ func TestAnswersThatNeverEnd(t *testing.T) {
 				t.Error("its connection is left open")
 			}
 		})
+	}
+}
+
+// TestAnswersOfHTTP2ThatNeverEnd has an endpoint of HTTP/2 answer nothing, and a body without end.
+func TestAnswersOfHTTP2ThatNeverEnd(t *testing.T) {
+	asked := make(chan string, 10)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.Proto
+		if r.URL.Path == "/body" {
+			w.WriteHeader(http.StatusInternalServerError)
+			for r.Context().Err() == nil {
+				w.Write(make([]byte, 1<<10))
+			}
+		}
+		<-r.Context().Done()
+	}))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	h := newHouse(t)
+	cfg := h.config()
+	cfg.timeout, cfg.RootCAs = 3*time.Second, x509.NewCertPool()
+	cfg.RootCAs.AddCert(server.Certificate())
+	r := open(t, cfg)
+	for path, want := range map[string]string{"/body": "it answered 500 Internal Server Error", "/nothing": "it did not answer within 3s"} {
+		e := create(t, r, "demo", server.URL+path)
+		if d := must[webhook.Delivery](t)(r.Test(within(t), "demo", e.ID)); d.Error != want {
+			t.Errorf("%s: %+v", path, d)
+		}
+		if proto := <-asked; proto != "HTTP/2.0" {
+			t.Errorf("%s was asked by %s", path, proto)
+		}
 	}
 }
