@@ -74,10 +74,10 @@ func TestAWebhookFromItsRegistrationToItsDeletion(t *testing.T) {
 	}
 	s.capture(t, jobURL(2)).wants(t, http.StatusCreated)
 	r.set(nil)
-	change(`{"enabled":true,"url":"`+r.url+`/other","types":["jobtally.job.captured"]}`).wants(t, http.StatusOK)
 	r.mu.Lock()
 	r.secret["/other"] = h.Secret
 	r.mu.Unlock()
+	change(`{"enabled":true,"url":"`+r.url+`/other","types":["jobtally.job.captured"]}`).wants(t, http.StatusOK)
 	sent := r.awaitN(t, "/other", 2)
 	if got := typesOf(sent); got != "job.captured job.captured" {
 		t.Errorf("it goes on with %s", got)
