@@ -2,10 +2,12 @@ package consumer_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -109,6 +111,27 @@ func TestAUserOfOneDurableNeedsNoOtherRight(t *testing.T) {
 	wantNext(t, messages, "0-4", 1).Ack()
 	if err := nc.LastError(); err != nil {
 		t.Errorf("it asked for something that it may not: %v", err)
+	}
+}
+
+// What is decided behind a subscriber that was closed waits for the next one, at once: no question is left that the server would
+// answer into nothing. A user of an account of its own closes in the middle of asking.
+func TestACloseLeavesNoQuestionBehind(t *testing.T) {
+	t.Parallel()
+	s := startGuarded(t)
+	d := makeGuarded(t, s)
+	_, err := jetStream(t, connectAs(t, s, "operator")).CreateConsumer(context.Background(), "DECISIONS_0", jetstream.ConsumerConfig{
+		Durable: "only", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 10 * time.Minute, MaxAckPending: 1, MaxDeliver: -1,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc := connectAs(t, s, "only")
+	for i := range 100 {
+		d.capture(0, "anna", 1)
+		only := newSubscriber(t, consumer.Config{Conn: nc, Domain: consumer.Domain, Durable: "only"})
+		wantNext(t, subscribe(t, only, "DECISIONS_0"), fmt.Sprint("0-", i+1), 1).Ack()
+		only.Close()
 	}
 }
 

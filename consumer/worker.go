@@ -159,12 +159,22 @@ func (w *worker) hand(ctx context.Context, msg *message.Message, alive func()) v
 			alive()
 		case <-ended:
 			if out != nil || w.s.config.CloseTimeout < 0 {
-				return dropped
+				return dropOf(msg)
 			}
 			ended, late = nil, time.After(w.s.config.CloseTimeout)
 		case <-late:
-			return dropped
+			return dropOf(msg)
 		}
+	}
+}
+
+// dropOf returns what becomes of a message that is waited for no longer. It may have been acked just before.
+func dropOf(msg *message.Message) verdict {
+	select {
+	case <-msg.Acked():
+		return acked
+	default:
+		return dropped
 	}
 }
 
