@@ -213,6 +213,16 @@ func TestClosedSubscriber(t *testing.T) {
 	}
 }
 
+func TestAConfigThatCannotBeMeantIsRefused(t *testing.T) {
+	nc := connect(t, startServer(t))
+	for _, config := range []consumer.Config{{}, {Conn: nc, Partitions: -1}} {
+		if s, err := consumer.NewSubscriber(config); err == nil {
+			s.Close()
+			t.Errorf("%+v is accepted", config)
+		}
+	}
+}
+
 // The caller's checkpoint is asked for at each Subscribe, so that a subscription begins behind what was taken in last.
 func TestTheCallerKeepsTheCheckpoint(t *testing.T) {
 	nc := connect(t, startServer(t))

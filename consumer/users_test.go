@@ -135,7 +135,7 @@ func TestACloseLeavesNoQuestionBehind(t *testing.T) {
 	}
 }
 
-// A server does not answer what it does not permit. Who lacks a right is told so.
+// A server does not answer what it does not permit. Who lacks a right is told so, whatever time there is.
 func TestAMissingRightIsTold(t *testing.T) {
 	t.Parallel()
 	s := startGuarded(t)
@@ -147,11 +147,24 @@ func TestAMissingRightIsTold(t *testing.T) {
 		t.Run(topic, func(t *testing.T) {
 			t.Parallel()
 			config := consumer.Config{Conn: connectAs(t, s, "only"), Domain: consumer.Domain, Durable: "mine"}
-			_, err := newSubscriber(t, config).Subscribe(context.Background(), topic)
-			if err == nil || !strings.Contains(err.Error(), "lacks a right") || !strings.Contains(err.Error(), says) {
-				t.Errorf("Subscribe says %v", err)
-			}
+			wantNoRight(t, config, topic, says)
 		})
+	}
+	t.Run("without the prefix", func(t *testing.T) {
+		t.Parallel()
+		nc := connect(t, s, nats.UserInfo("only", "secret"), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+		config := consumer.Config{Conn: nc, Domain: consumer.Domain, Durable: "only"}
+		wantNoRight(t, config, "DECISIONS_0", "(see nats.CustomInboxPrefix): nats: permissions violation: Permissions Violation for Subscription to \"_INBOX.")
+	})
+}
+
+func wantNoRight(t *testing.T, config consumer.Config, topic, says string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	_, err := newSubscriber(t, config).Subscribe(ctx, topic)
+	if err == nil || !strings.Contains(err.Error(), "lacks a right") || !strings.Contains(err.Error(), says) || ctx.Err() != nil {
+		t.Errorf("Subscribe says %v, %v", err, ctx.Err())
 	}
 }
 
