@@ -82,7 +82,7 @@ func (w *worker) run(ctx context.Context) error {
 			gone = 0
 		}
 		if final(err) || gone == believed {
-			return err
+			return whyClosed(w.s.config.Conn, err)
 		}
 		if w.moved {
 			rest, w.moved = firstRest, false
@@ -99,6 +99,15 @@ func (w *worker) run(ctx context.Context) error {
 func final(err error) bool {
 	_, pruned := errors.AsType[*PrunedError](err)
 	return pruned || errors.Is(err, ErrUnfit) || errors.Is(err, nats.ErrConnectionClosed)
+}
+
+// whyClosed adds to the error of a connection that was closed what it was closed for, such as a user who is let in no longer.
+func whyClosed(nc *nats.Conn, err error) error {
+	last := nc.LastError()
+	if last == nil || !errors.Is(err, nats.ErrConnectionClosed) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, last)
 }
 
 // serve hands out messages until something fails.
