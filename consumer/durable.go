@@ -84,6 +84,8 @@ func (w *worker) fit(config jetstream.ConsumerConfig) error {
 		why = fmt.Sprintf("its max ack pending is %d, and has to be 1: with more the order does not survive a crash", config.MaxAckPending)
 	case config.MaxDeliver > 0:
 		why = fmt.Sprintf("its max deliver is %d, and has to be -1: it would skip a message after so many deliveries", config.MaxDeliver)
+	case len(config.BackOff) > 0:
+		why = "it has a backoff, which takes the place of the ack wait, and of the delay of what is nacked"
 	case config.HeadersOnly:
 		why = "it delivers headers only, and has to deliver what is decided"
 	case config.MemoryStorage, config.InactiveThreshold > 0:

@@ -41,6 +41,8 @@ func (e *PrunedError) Error() string {
 const metadataPartitions = "jobtally_partitions"
 
 func (s *Subscriber) partitions(ctx context.Context) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
 	info, err := s.info(ctx, events.Decisions.Name(0))
 	if err != nil {
 		return 0, fmt.Errorf("how many partitions there are, unless Partitions says it: %w", err)

@@ -24,6 +24,9 @@ const (
 var (
 	errSilence = errors.New("the server gives no sign of life")
 	errStopped = errors.New("the server stopped delivering")
+
+	// refused is a question that the server refuses with 400, once it has come to it: without a time no heartbeat fits into it.
+	refused = []byte(`{"idle_heartbeat":1}`)
 )
 
 // pull asks a consumer for messages. It speaks the protocol itself: the iterators of the client library (nats.go 1.55.0) can come
@@ -183,6 +186,9 @@ func (p *pull) heed(m *nats.Msg) error {
 func (p *pull) close() (left []*nats.Msg) {
 	p.nc.RemoveStatusListener(p.changed)
 	p.silence.Stop()
+	if p.nc.Status() == nats.CONNECTED && p.asked > 0 {
+		left = p.settle()
+	}
 	if p.nc.Status() != nats.CONNECTED || p.sub.Drain() != nil {
 		p.sub.Unsubscribe() // nothing can arrive
 	} else {
@@ -195,6 +201,32 @@ func (p *pull) close() (left []*nats.Msg) {
 				left = append(left, m)
 			}
 		default:
+			return left
+		}
+	}
+}
+
+// settle waits until the server has taken in what it was asked, and returns the messages that arrived meanwhile. A server
+// (nats-server 2.15.2) that comes to the question of another account when its inbox is gone takes that for one that is there: the
+// next message would go nowhere, and come again after AckWait.
+func (p *pull) settle() (left []*nats.Msg) {
+	if p.nc.PublishRequest(p.subject, p.sub.Subject, refused) != nil {
+		return nil
+	}
+	timeout := time.NewTimer(closeTimeout)
+	defer timeout.Stop()
+	for {
+		select {
+		case m := <-p.arrived:
+			if isMessage(m) {
+				left = append(left, m)
+				continue
+			}
+			switch m.Header.Get("Status") {
+			case "400", "409", "503":
+				return left
+			}
+		case <-timeout.C:
 			return left
 		}
 	}

@@ -134,6 +134,9 @@ func NewSubscriber(config Config) (*Subscriber, error) {
 	if config.Conn == nil {
 		return nil, errors.New("a subscriber needs Conn, a connection to the NATS server")
 	}
+	if config.Partitions < 0 {
+		return nil, fmt.Errorf("a ledger has no %d Partitions", config.Partitions)
+	}
 	config.setDefaults()
 	js, err := newJetStream(config.Conn, config.Domain)
 	if err != nil {
@@ -270,13 +273,25 @@ func (s *Subscriber) Close() error {
 	return nil
 }
 
-// lacksRight adds to the error of a question without an answer that the user may not ask it: a server does not answer what it
-// does not permit, it tells the connection.
+// lacksRight adds to the error of a question without an answer that the user may not ask it, or be answered: a server does not
+// answer what it does not permit, it tells the connection.
 func lacksRight(nc *nats.Conn, subject string, err error) error {
 	last := nc.LastError()
-	if !errors.Is(last, nats.ErrPermissionViolation) || !strings.Contains(last.Error(), subject) ||
+	if !errors.Is(last, nats.ErrPermissionViolation) ||
 		!errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, nats.ErrTimeout) && !errors.Is(err, errSilence) {
 		return err
 	}
-	return fmt.Errorf("the NATS user lacks a right: %w: %w", last, err)
+	switch said := last.Error(); {
+	case strings.Contains(said, `Subscription to "`+inboxes(nc)):
+		return fmt.Errorf("the NATS user lacks a right, that to be answered where this connection is (see nats.CustomInboxPrefix): %w: %w", last, err)
+	case strings.Contains(said, subject):
+		return fmt.Errorf("the NATS user lacks a right: %w: %w", last, err)
+	}
+	return err
+}
+
+// inboxes is what the subjects begin with under which a connection is answered.
+func inboxes(nc *nats.Conn) string {
+	prefix, _, _ := strings.Cut(nc.NewInbox(), ".")
+	return prefix + "."
 }

@@ -213,6 +213,16 @@ func TestClosedSubscriber(t *testing.T) {
 	}
 }
 
+func TestAConfigThatCannotBeMeantIsRefused(t *testing.T) {
+	nc := connect(t, startServer(t))
+	for _, config := range []consumer.Config{{}, {Conn: nc, Partitions: -1}} {
+		if s, err := consumer.NewSubscriber(config); err == nil {
+			s.Close()
+			t.Errorf("%+v is accepted", config)
+		}
+	}
+}
+
 // The caller's checkpoint is asked for at each Subscribe, so that a subscription begins behind what was taken in last.
 func TestTheCallerKeepsTheCheckpoint(t *testing.T) {
 	nc := connect(t, startServer(t))
@@ -289,6 +299,7 @@ func TestADurableThatDoesNotFitIsRefused(t *testing.T) {
 		{jetstream.ConsumerConfig{Durable: "many", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 10}, "max ack pending is 10"},
 		{jetstream.ConsumerConfig{Durable: "all", AckPolicy: jetstream.AckAllPolicy, MaxAckPending: 1}, "ack policy"},
 		{jetstream.ConsumerConfig{Durable: "few", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 1, MaxDeliver: 3}, "skip a message"},
+		{jetstream.ConsumerConfig{Durable: "backing", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 1, BackOff: []time.Duration{time.Hour, time.Second}}, "backoff"},
 		{jetstream.ConsumerConfig{Durable: "bare", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 1, HeadersOnly: true}, "headers only"},
 		{jetstream.ConsumerConfig{Durable: "fleeting", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 1, MemoryStorage: true}, "may forget it"},
 		{jetstream.ConsumerConfig{Durable: "idle", AckPolicy: jetstream.AckExplicitPolicy, MaxAckPending: 1, InactiveThreshold: time.Hour}, "may forget it"},
@@ -368,6 +379,26 @@ func TestAConnectionThatIsClosedEndsTheSubscriptionAndSaysSo(t *testing.T) {
 }
 
 // The server is stopped and started again while a message is in hand, and while none is.
+func TestAUserWhoIsLetInNoLongerIsToldSo(t *testing.T) {
+	t.Parallel()
+	before := &server.Options{Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir(), Users: []*server.User{
+		{Username: "own", Password: "secret"}, {Username: "reader", Password: "secret"},
+	}}
+	s := startServerWith(t, before)
+	makeDecisions(t, connect(t, s, nats.UserInfo("own", "secret")), 1)
+	reader := newSubscriber(t, consumer.Config{Conn: connect(t, s, nats.UserInfo("reader", "secret")), Durable: "d"})
+	messages := subscribe(t, reader, "DECISIONS_0")
+	after := before.Clone()
+	after.Users[1].Password = "another"
+	if err := s.ReloadOptions(after); err != nil {
+		t.Fatal(err)
+	}
+	wantClosed(t, messages)
+	if err := reader.Err(); !errors.Is(err, nats.ErrConnectionClosed) || !errors.Is(err, nats.ErrAuthorization) {
+		t.Errorf("Err says %v", err)
+	}
+}
+
 func TestASubscriptionGoesOnWhenTheServerWasRestarted(t *testing.T) {
 	bothWays(t, func(t *testing.T, durable string) {
 		options := &server.Options{Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir()}

@@ -2,10 +2,12 @@ package consumer_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -112,7 +114,28 @@ func TestAUserOfOneDurableNeedsNoOtherRight(t *testing.T) {
 	}
 }
 
-// A server does not answer what it does not permit. Who lacks a right is told so.
+// What is decided behind a subscriber that was closed waits for the next one, at once: no question is left that the server would
+// answer into nothing. A user of an account of its own closes in the middle of asking.
+func TestACloseLeavesNoQuestionBehind(t *testing.T) {
+	t.Parallel()
+	s := startGuarded(t)
+	d := makeGuarded(t, s)
+	_, err := jetStream(t, connectAs(t, s, "operator")).CreateConsumer(context.Background(), "DECISIONS_0", jetstream.ConsumerConfig{
+		Durable: "only", AckPolicy: jetstream.AckExplicitPolicy, AckWait: 10 * time.Minute, MaxAckPending: 1, MaxDeliver: -1,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc := connectAs(t, s, "only")
+	for i := range 100 {
+		d.capture(0, "anna", 1)
+		only := newSubscriber(t, consumer.Config{Conn: nc, Domain: consumer.Domain, Durable: "only"})
+		wantNext(t, subscribe(t, only, "DECISIONS_0"), fmt.Sprint("0-", i+1), 1).Ack()
+		only.Close()
+	}
+}
+
+// A server does not answer what it does not permit. Who lacks a right is told so, whatever time there is.
 func TestAMissingRightIsTold(t *testing.T) {
 	t.Parallel()
 	s := startGuarded(t)
@@ -124,11 +147,24 @@ func TestAMissingRightIsTold(t *testing.T) {
 		t.Run(topic, func(t *testing.T) {
 			t.Parallel()
 			config := consumer.Config{Conn: connectAs(t, s, "only"), Domain: consumer.Domain, Durable: "mine"}
-			_, err := newSubscriber(t, config).Subscribe(context.Background(), topic)
-			if err == nil || !strings.Contains(err.Error(), "lacks a right") || !strings.Contains(err.Error(), says) {
-				t.Errorf("Subscribe says %v", err)
-			}
+			wantNoRight(t, config, topic, says)
 		})
+	}
+	t.Run("without the prefix", func(t *testing.T) {
+		t.Parallel()
+		nc := connect(t, s, nats.UserInfo("only", "secret"), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}))
+		config := consumer.Config{Conn: nc, Domain: consumer.Domain, Durable: "only"}
+		wantNoRight(t, config, "DECISIONS_0", "(see nats.CustomInboxPrefix): nats: permissions violation: Permissions Violation for Subscription to \"_INBOX.")
+	})
+}
+
+func wantNoRight(t *testing.T, config consumer.Config, topic, says string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	_, err := newSubscriber(t, config).Subscribe(ctx, topic)
+	if err == nil || !strings.Contains(err.Error(), "lacks a right") || !strings.Contains(err.Error(), says) || ctx.Err() != nil {
+		t.Errorf("Subscribe says %v, %v", err, ctx.Err())
 	}
 }
 

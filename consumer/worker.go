@@ -85,7 +85,7 @@ func (w *worker) run(ctx context.Context) error {
 			gone = 0
 		}
 		if final(err) || gone == believed {
-			return err
+			return whyClosed(w.s.config.Conn, err)
 		}
 		if w.moved {
 			rest, w.moved = firstRest, false
@@ -102,6 +102,15 @@ func (w *worker) run(ctx context.Context) error {
 func final(err error) bool {
 	_, pruned := errors.AsType[*PrunedError](err)
 	return pruned || errors.Is(err, ErrUnfit) || errors.Is(err, nats.ErrConnectionClosed)
+}
+
+// whyClosed adds to the error of a connection that was closed what it was closed for, such as a user who is let in no longer.
+func whyClosed(nc *nats.Conn, err error) error {
+	last := nc.LastError()
+	if last == nil || !errors.Is(err, nats.ErrConnectionClosed) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, last)
 }
 
 // serve hands out messages until something fails.
@@ -162,12 +171,22 @@ func (w *worker) hand(ctx context.Context, msg *message.Message, alive func()) v
 			alive()
 		case <-ended:
 			if out != nil || w.s.config.CloseTimeout < 0 {
-				return dropped
+				return dropOf(msg)
 			}
 			ended, late = nil, time.After(w.s.config.CloseTimeout)
 		case <-late:
-			return dropped
+			return dropOf(msg)
 		}
+	}
+}
+
+// dropOf returns what becomes of a message that is waited for no longer. It may have been acked just before.
+func dropOf(msg *message.Message) verdict {
+	select {
+	case <-msg.Acked():
+		return acked
+	default:
+		return dropped
 	}
 }
 

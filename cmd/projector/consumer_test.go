@@ -131,6 +131,22 @@ func openIn(t *testing.T, dir, base, account string) client {
 	return client{base: base, token: strings.TrimSpace(mustOperate(t, "token", "issue", "--account", account, "--data", dir))}
 }
 
+// Who read an account that was erased is told so also once there is another of that name.
+func TestAConsumerOfAnErasedAccountIsListedAsThat(t *testing.T) {
+	dir := t.TempDir()
+	_, base := service(t, "--data", dir)
+	openIn(t, dir, base, "anna")
+	mustOperate(t, "consumer", "add", "before", "--account", "anna", "--data", dir)
+	mustOperate(t, "consumer", "add", "zoe", "--data", dir)
+	mustOperate(t, "erase", "--account", "anna", "--yes", "--data", dir)
+	mustOperate(t, "account", "open", "anna", "--data", dir)
+	mustOperate(t, "consumer", "add", "later", "--account", "anna", "--data", dir)
+	list := mustOperate(t, "consumer", "list", "--data", dir)
+	if !regexp.MustCompile(`(?s)\nbefore +anna \(erased\) .*\nlater +anna  .*\nzoe `).MatchString(list) {
+		t.Errorf("the list is\n%s", list)
+	}
+}
+
 // TestNoPasswordOfAConsumerIsWrittenAnywhere looks for it in everything that is kept and logged.
 func TestNoPasswordOfAConsumerIsWrittenAnywhere(t *testing.T) {
 	dir := t.TempDir()

@@ -78,13 +78,14 @@ func (c *consumerListCmd) withUsers(consumers []ledger.Consumer) ([]ledger.Consu
 			consumers = append(consumers, ledger.Consumer{Name: u.Name, Account: u.Account, Created: u.Created})
 		}
 	}
+	slices.SortFunc(consumers, func(a, b ledger.Consumer) int { return strings.Compare(a.Name, b.Name) })
 	return consumers, err
 }
 
 func reportOfConsumer(ctx context.Context, o *node.Operator, c *ledger.Consumer) (r consumerReport, err error) {
 	r = consumerReport{Consumer: c.Name, Account: c.Account, CreatedAt: timeText(c.Created), Partitions: []consumerPartition{}}
 	if c.Account != "" {
-		if r.Erased, err = isErased(ctx, o, c.Account); err != nil {
+		if r.Erased, err = isErased(ctx, o, c); err != nil {
 			return r, err
 		}
 	}
@@ -100,18 +101,18 @@ func reportOfConsumer(ctx context.Context, o *node.Operator, c *ledger.Consumer)
 	return r, nil
 }
 
-// isErased says whether an account was erased, and not opened again.
-func isErased(ctx context.Context, o *node.Operator, account string) (bool, error) {
-	p := events.PartitionOf(account, o.Ledger.Partitions)
-	_, err := o.Ledger.Last(ctx, events.Decisions, p, strings.Replace(events.ErasuresSubject(p), "*", account, 1))
+// isErased says whether the account that a consumer reads was erased. One that was opened again since is another.
+func isErased(ctx context.Context, o *node.Operator, c *ledger.Consumer) (bool, error) {
+	p := events.PartitionOf(c.Account, o.Ledger.Partitions)
+	_, err := o.Ledger.Last(ctx, events.Decisions, p, strings.Replace(events.ErasuresSubject(p), "*", c.Account, 1))
 	if errors.Is(err, events.ErrNotFound) {
 		return false, nil
 	}
-	if err != nil {
-		return false, err
+	if err != nil || len(c.Progress) == 0 { // what it had to read with went with the account
+		return err == nil, err
 	}
-	open, _, err := readAccounts(ctx, o, p, events.AccountSubject(account, p))
-	return open[account] == nil, err
+	open, _, err := readAccounts(ctx, o, p, events.AccountSubject(c.Account, p))
+	return open[c.Account] == nil, err
 }
 
 // rows are the consumer for people.

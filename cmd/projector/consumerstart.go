@@ -36,7 +36,7 @@ func (f *start) check(o *node.Operator, partitions []int) error {
 	switch {
 	case f.position == nil:
 	case f.position.Partition >= o.Ledger.Partitions:
-		return usage("--from %s is in no partition of this ledger: they are 0 to %d", f.position, o.Ledger.Partitions-1)
+		return usage("--from %s is no month, and no position of this ledger, whose partitions are 0 to %d", f.position, o.Ledger.Partitions-1)
 	case len(partitions) > 1:
 		return usage("--from %s is in one of %d partitions, and the consumer reads all: say a month, beginning or now, or name an account with --account",
 			f.position, len(partitions))

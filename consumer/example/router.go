@@ -45,7 +45,7 @@ func newRouter(topic string, subscriber message.Subscriber, poison message.Publi
 		return nil, err
 	}
 	retry := middleware.Retry{
-		MaxRetries: 3, InitialInterval: 100 * time.Millisecond, Multiplier: 2, Logger: log,
+		MaxRetries: 3, InitialInterval: 50 * time.Millisecond, MaxInterval: time.Second, Multiplier: 2, Logger: log,
 		ShouldRetry: func(p middleware.RetryParams) bool { return !errors.Is(p.Err, consumer.ErrUnknownType) },
 	}
 	router.AddSubscriberDecorators(measured.DecorateSubscriber)

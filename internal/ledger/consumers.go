@@ -77,7 +77,7 @@ func ValidConsumer(name string) error {
 
 // AddConsumer makes the durables of a consumer, in each partition given after the decision named. The server hands out one
 // decision after another, the next when the one before is acknowledged, for ever. The error is ErrConsumerExists where one
-// of the partitions has a durable of that name.
+// of the partitions has a consumer of that name.
 func (l *Ledger) AddConsumer(ctx context.Context, c *Consumer, after []events.Position) error {
 	ctx, stop := heed(ctx, l.nc)
 	defer stop()
@@ -91,7 +91,9 @@ func (l *Ledger) AddConsumer(ctx context.Context, c *Consumer, after []events.Po
 
 func (l *Ledger) addDurable(ctx context.Context, c *Consumer, after events.Position) error {
 	stream := events.Decisions.Name(after.Partition)
-	switch _, err := l.streams[stream].Consumer(ctx, c.Name); {
+	switch found, err := l.streams[stream].Consumer(ctx, c.Name); {
+	case err == nil && found.CachedInfo().Config.Metadata[metadataConsumer] == "":
+		return fmt.Errorf("stream %s has a durable %s that a program made for itself: take another name", stream, c.Name)
 	case err == nil:
 		return fmt.Errorf("%w: %s on %s", ErrConsumerExists, c.Name, stream)
 	case !errors.Is(err, jetstream.ErrConsumerNotFound):

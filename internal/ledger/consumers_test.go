@@ -305,6 +305,22 @@ func TestNamesOfConsumers(t *testing.T) {
 }
 
 // TestOneOfTwoWhoAddAtOnceIsRefused has two add a consumer of one name to the same partitions, in the same second.
+// A durable that a program made for itself is nobody's that `consumer remove` would know.
+func TestADurableOfAProgramIsNoConsumer(t *testing.T) {
+	t.Parallel()
+	l, _ := openEmbedded(t, t.TempDir())
+	if _, err := l.js.CreateConsumer(within(t), "DECISIONS_0", jetstream.ConsumerConfig{Durable: "example"}); err != nil {
+		t.Fatal(err)
+	}
+	err := l.AddConsumer(within(t), &Consumer{Name: "example"}, []events.Position{{}})
+	if err == nil || errors.Is(err, ErrConsumerExists) || !strings.Contains(err.Error(), "take another name") {
+		t.Errorf("added: %v", err)
+	}
+	if left := must[[]Consumer](t)(l.Consumers(within(t))); len(left) != 0 {
+		t.Errorf("consumers are %+v", left)
+	}
+}
+
 func TestOneOfTwoWhoAddAtOnceIsRefused(t *testing.T) {
 	t.Parallel()
 	l, _ := openEmbedded(t, t.TempDir())
