@@ -47,7 +47,7 @@ func (c *addedConsumer) given() string {
 	for _, p := range c.after {
 		after = append(after, p.String())
 	}
-	return fmt.Sprintf("consumer %s is given %s after %s, in order, each until it acknowledges it", c.Name, what, strings.Join(after, ", "))
+	return fmt.Sprintf("consumer %s is given %s after %s, in order; each comes again until it is acknowledged", c.Name, what, strings.Join(after, ", "))
 }
 
 // commands can be pasted into a shell as they are. The password comes by the environment: a command line is in the list of

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"maps"
 	"slices"
@@ -25,6 +26,9 @@ func (t *tail) begin(l *ledger.Ledger) (err error) {
 		own := events.PartitionOf(t.Account, l.Partitions)
 		t.subjects = events.Decisions.SubjectsOf(t.Account, own)
 		t.after = map[int]uint64{own: 0}
+		if err := t.known(l, own); err != nil {
+			return err
+		}
 	}
 	switch {
 	case t.From.position != nil:
@@ -44,6 +48,24 @@ func (t *tail) begin(l *ledger.Ledger) (err error) {
 		}
 	}
 	t.after = heads
+	return nil
+}
+
+// known says so where nothing was decided of the account that is shown, which may be misspelt: nothing may come, either.
+func (t *tail) known(l *ledger.Ledger, partition int) error {
+	heads, err := t.heads(l)
+	if err != nil {
+		return err
+	}
+	for batch, err := range l.ReadTo(t.ctx, events.Decisions, partition, t.subjects, 0, heads[partition]) {
+		if err != nil || len(batch) > 0 {
+			return err
+		}
+	}
+	if !t.Follow {
+		return fmt.Errorf("there is nothing of account %s", t.Account)
+	}
+	t.log.Warn("there is nothing of the account yet", "account", t.Account)
 	return nil
 }
 

@@ -16,6 +16,7 @@ type Contract struct {
 	Title, Version, Summary, Description string
 	Tags                                 []Tag
 	Operations                           []*Operation // in the order of the document
+	Webhooks                             []*Operation // what receivers are sent; the path is a name
 	Schemas                              []*Schema    // of the components, likewise
 	// NotFound and MethodNotAllowed are answered to what is no operation.
 	NotFound, MethodNotAllowed Answer
@@ -49,9 +50,10 @@ type Parameter struct {
 	Schema                *Schema
 }
 
-// Answer is what an operation may answer with one status.
+// Answer is what an operation may answer with one status, or a receiver with those of a range.
 type Answer struct {
-	Status      int
+	Status      int    // 0 of a range
+	Range       string // the status as it is written: 201, 2XX, default
 	Description string
 	Headers     []Parameter
 	Media       []Media
@@ -80,6 +82,11 @@ func Read(text []byte) (*Contract, error) {
 	for path, item := range top.member("paths").members() {
 		for method, operation := range item.members() {
 			c.Operations = append(c.Operations, c.operation(strings.ToUpper(method), path, operation))
+		}
+	}
+	for name, item := range top.member("webhooks").members() {
+		for method, operation := range item.members() {
+			c.Webhooks = append(c.Webhooks, c.operation(strings.ToUpper(method), name, operation))
 		}
 	}
 	for _, schema := range top.member("components").member("schemas").members() {
@@ -133,7 +140,7 @@ func (c *Contract) parameter(name string, n node) Parameter {
 func (c *Contract) answer(status string, n node) Answer {
 	n = c.resolve(n)
 	number, _ := strconv.Atoi(status)
-	a := Answer{Status: number, Description: n.text("description"), Media: c.media(n.member("content"))}
+	a := Answer{Status: number, Range: status, Description: n.text("description"), Media: c.media(n.member("content"))}
 	for name, header := range n.member("headers").members() {
 		a.Headers = append(a.Headers, c.parameter(name, c.resolve(header)))
 	}

@@ -3,6 +3,7 @@ package contract
 import (
 	"encoding/json"
 	"net/url"
+	"slices"
 	"strings"
 )
 
@@ -20,10 +21,14 @@ func curl(o *Operation) string {
 	if len(query) > 0 {
 		path += "?" + query.Encode()
 	}
-	lines := []string{"curl -s " + word("$URL"+path)}
-	if o.Method != "GET" && (o.Method != "POST" || len(o.Body) == 0) {
-		lines[0] = "curl -s -X " + o.Method + " " + word("$URL"+path)
+	command := "curl -s "
+	if o.isStream() {
+		command = "curl -sN " // what comes is printed at once
 	}
+	if o.Method != "GET" && (o.Method != "POST" || len(o.Body) == 0) {
+		command += "-X " + o.Method + " "
+	}
+	lines := []string{command + word("$URL"+path)}
 	if !o.Open {
 		lines = append(lines, `-H "Authorization: Bearer $TOKEN"`)
 	}
@@ -31,6 +36,12 @@ func curl(o *Operation) string {
 		lines = append(lines, "-H 'Content-Type: "+o.Body[0].Type+"'", "-d "+quoted(string(o.Body[0].Schema.Example())))
 	}
 	return strings.Join(lines, " \\\n  ")
+}
+
+// isStream says whether an answer goes on until the client leaves.
+func (o *Operation) isStream() bool {
+	a, _ := o.Answer(200)
+	return slices.ContainsFunc(a.Media, func(m Media) bool { return m.Type == "text/event-stream" })
 }
 
 // word returns a part of a command line in which the shell replaces variables.

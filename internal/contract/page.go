@@ -33,7 +33,8 @@ func (c *Contract) Page() (html []byte, policy string, err error) {
 		"isProblem":   isProblem,
 		"status":      http.StatusText,
 		"lower":       strings.ToLower,
-		"operations":  c.tagged,
+		"operations":  func(tag string) []*Operation { return tagged(c.Operations, tag) },
+		"webhooks":    func(tag string) []*Operation { return tagged(c.Webhooks, tag) },
 		"plain":       func() []*Schema { return c.named(false) },
 		"problems":    func() []*Schema { return c.named(true) },
 		"codes":       codes,
@@ -50,13 +51,13 @@ func (c *Contract) Page() (html []byte, policy string, err error) {
 	}
 	digest := sha256.Sum256([]byte(pageStyle))
 	policy = "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(digest[:]) +
-		"'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+		"'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 	return b.Bytes(), policy, nil
 }
 
-// tagged returns the operations of a tag.
-func (c *Contract) tagged(tag string) (operations []*Operation) {
-	for _, o := range c.Operations {
+// tagged returns those of some operations that have a tag.
+func tagged(all []*Operation, tag string) (operations []*Operation) {
+	for _, o := range all {
 		if o.Tag == tag {
 			operations = append(operations, o)
 		}

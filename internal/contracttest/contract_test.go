@@ -88,10 +88,16 @@ func TestThePageIsWholeAndLoadsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	page := string(html)
-	for _, o := range c.Operations {
+	if len(c.Webhooks) == 0 {
+		t.Error("the contract says nothing of what webhooks are sent")
+	}
+	for _, o := range slices.Concat(c.Operations, c.Webhooks) {
 		if !strings.Contains(page, `id="`+o.ID+`"`) {
 			t.Errorf("operation %s is not there", o.ID)
 		}
+	}
+	if m := regexp.MustCompile(`\[[^\]"]+\]\([^)]+\)`).FindString(page); m != "" {
+		t.Errorf("a link stands there as it is written: %s", m)
 	}
 	for _, m := range regexp.MustCompile(`href="#([^"]+)"`).FindAllStringSubmatch(page, -1) {
 		if !strings.Contains(page, `id="`+m[1]+`"`) {
@@ -101,8 +107,12 @@ func TestThePageIsWholeAndLoadsNothing(t *testing.T) {
 	if m := regexp.MustCompile(`<script|\ssrc=|\son[a-z]+=|style="|@import|url\(|href="(?:https?:)?//`).FindString(page); m != "" {
 		t.Errorf("the page has %q", m)
 	}
-	if strings.Contains(policy, "unsafe") || !strings.HasPrefix(policy, "default-src 'none'; style-src 'sha256-") {
+	if strings.Contains(policy, "unsafe") || !strings.HasPrefix(policy, "default-src 'none'; style-src 'sha256-") ||
+		!strings.Contains(policy, "; img-src data:;") { // for the icon, which is an empty one, so that no browser asks for another
 		t.Errorf("its policy is %s", policy)
+	}
+	if !strings.Contains(page, "curl -sN &#34;$URL/api/jobs/events&#34;") {
+		t.Error("curl keeps back what comes in the stream of events")
 	}
 }
 

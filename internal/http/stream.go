@@ -14,7 +14,6 @@ import (
 
 	"jobtally/internal/events"
 	"jobtally/internal/feed"
-	"jobtally/internal/near"
 )
 
 const (
@@ -72,13 +71,13 @@ func isWanted(types []string, ceType string) bool {
 }
 
 func typeUnknown(ceType string, known []string) string {
-	if isWanted(events.QuotaEventTypes(), ceType) {
+	switch {
+	case events.IsOfType(events.TypeQuotaThresholdReached, ceType):
 		return ceType + " is for webhooks; here jobtally.job.captured tells in its threshold that 80 or 100 percent are reached"
+	case isWanted(events.QuotaEventTypes(), ceType):
+		return ceType + " is for webhooks only"
 	}
-	if best := near.Type(ceType, known); best != "" {
-		return "is no type of event: did you mean " + best + "?"
-	}
-	return "is no type of event: there are " + strings.Join(known, ", ") + ", each also without its version"
+	return notEventType(ceType, known)
 }
 
 // toldUpTo returns the position after which a client is to be told: the one that it was told last, or that it asks for, or where

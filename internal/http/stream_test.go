@@ -206,10 +206,11 @@ func TestStreamsThatCannotBegin(t *testing.T) {
 		{"?after=0-0&after=0-1", "", "invalid_request", "after is there more than once"},
 		{"?after=0-0&types=x", "", "invalid_request", "did you mean type?"},
 		{"?after=a,b", "Last-Event-ID: 0-1", "invalid_position", "after looks like 0-1234"},
-		{"?type=", "", "invalid_request", "is no type of event: there are jobtally.job.captured.v1,"},
-		{"?type=jobtally.job.capture", "", "invalid_request", "is no type of event: did you mean jobtally.job.captured?"},
-		{"?type=jobtally.job.captured.v2", "", "invalid_request", "is no type of event: did you mean jobtally.job.captured.v1?"},
-		{"?type=jobtally.quota.reset", "", "invalid_request", "is for webhooks"},
+		{"?type=", "", "invalid_request", `type has \"\", which is no type of event; they are jobtally.job.captured.v1,`},
+		{"?type=jobtally.job.capture", "", "invalid_request", `type has \"jobtally.job.capture\", which is no type of event; did you mean jobtally.job.captured?`},
+		{"?type=jobtally.job.captured.v2", "", "invalid_request", "did you mean jobtally.job.captured.v1?"},
+		{"?type=jobtally.quota.reset", "", "invalid_request", "jobtally.quota.reset is for webhooks only"},
+		{"?type=jobtally.quota.threshold_reached.v1", "", "invalid_request", "is for webhooks; here jobtally.job.captured tells"},
 		{"", "Ledger-Position: x", "invalid_position", "Ledger-Position looks like"},
 	} {
 		headers := []string{}

@@ -1,6 +1,7 @@
 package http
 
 import (
+	"fmt"
 	"strings"
 
 	"jobtally/internal/near"
@@ -12,4 +13,12 @@ func suggestion(name string, known []string) string {
 		return "did you mean " + best + "?"
 	}
 	return "its fields are " + strings.Join(known, ", ")
+}
+
+// notEventType says of a text that it is no type of event, and which it was probably meant to be, or which there are.
+func notEventType(text string, known []string) string {
+	if best := near.Type(text, known); best != "" {
+		return fmt.Sprintf("has %q, which is no type of event; did you mean %s?", cut(text), best)
+	}
+	return fmt.Sprintf("has %q, which is no type of event; they are %s, each also without its version", cut(text), strings.Join(known, ", "))
 }

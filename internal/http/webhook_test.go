@@ -58,7 +58,7 @@ func TestWebhookThatIsNotValid(t *testing.T) {
 		`{"url":"https://example.com","types":[1]}`:                                             "types must be an array of strings: element 0 must be a string, not a number",
 		`{"url":"https://example.com","types":["jobtally.job.capture.v1"]}`:                     `types has "jobtally.job.capture.v1", which is no type of event; did you mean jobtally.job.captured.v1?`,
 		`{"url":"https://example.com","types":["job.deleted"]}`:                                 `types has "job.deleted", which is no type of event; did you mean jobtally.job.deleted?`,
-		`{"url":"https://example.com","types":["jobtally.plan.changed.v1"]}`:                    `types has "jobtally.plan.changed.v1", which is no type of event; they are jobtally.job.captured.v1, jobtally.job.capture_duplicated.v1, jobtally.job.capture_rejected.v1, jobtally.job.capture_repeated.v1, jobtally.job.updated.v1, jobtally.job.deleted.v1, jobtally.request.refused.v1, jobtally.quota.threshold_reached.v1, jobtally.quota.reset.v1`,
+		`{"url":"https://example.com","types":["jobtally.plan.changed.v1"]}`:                    `types has "jobtally.plan.changed.v1", which is no type of event; they are jobtally.job.captured.v1, jobtally.job.capture_duplicated.v1, jobtally.job.capture_rejected.v1, jobtally.job.capture_repeated.v1, jobtally.job.updated.v1, jobtally.job.deleted.v1, jobtally.request.refused.v1, jobtally.quota.threshold_reached.v1, jobtally.quota.reset.v1, each also without its version`,
 		`{"url":"https://example.com","types":["jobtally.job.deleted","jobtally.job.deleted"]}`: "types must have jobtally.job.deleted once",
 	} {
 		if got := wrongIn(t, n.send(t, "POST", webhooksPath, body).wantsProblem(t, codeInvalidRequest)); got != want {

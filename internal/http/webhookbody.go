@@ -5,11 +5,9 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"jobtally/internal/events"
-	"jobtally/internal/near"
 	"jobtally/internal/token"
 	"jobtally/internal/webhook"
 )
@@ -100,20 +98,11 @@ func takeTypes(into **[]string) func(json.RawMessage) string {
 		*into = &types
 		return takeTexts(&types, func(text string) string {
 			if !events.KnownEventType(text) {
-				return unknownType(text)
+				return notEventType(text, slices.Concat(events.JobEventTypes(), events.QuotaEventTypes()))
 			}
 			return ""
 		})(raw)
 	}
-}
-
-// unknownType says of a text that no event is of this type, and which it was probably meant to be, or which there are.
-func unknownType(text string) string {
-	known := slices.Concat(events.JobEventTypes(), events.QuotaEventTypes())
-	if best := near.Type(text, known); best != "" {
-		return fmt.Sprintf("has %q, which is no type of event; did you mean %s?", cut(text), best)
-	}
-	return fmt.Sprintf("has %q, which is no type of event; they are %s", cut(text), strings.Join(known, ", "))
 }
 
 func takeBool(into **bool) func(json.RawMessage) string {
@@ -129,7 +118,7 @@ func takeBool(into **bool) func(json.RawMessage) string {
 
 // decodeRotation reads the body of POST /api/webhooks/{id}/secret.
 func decodeRotation(body []byte) (keep time.Duration, err error) {
-	keep = keepSecret
+	keep = webhook.KeepSecret
 	o, err := decodeObject(body, "a rotation", jsonField{"keep_seconds", takeKeep(&keep)})
 	if err != nil {
 		return 0, err
@@ -138,7 +127,7 @@ func decodeRotation(body []byte) (keep time.Duration, err error) {
 }
 
 func takeKeep(into *time.Duration) func(json.RawMessage) string {
-	const most = int64(keepSecretMost / time.Second)
+	const most = int64(webhook.KeepSecretMost / time.Second)
 	return func(raw json.RawMessage) string {
 		if raw[0] == 'n' {
 			return ""

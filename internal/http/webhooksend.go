@@ -4,7 +4,6 @@ import (
 	nethttp "net/http"
 	"strconv"
 	"sync"
-	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -168,9 +167,3 @@ func (a *api) getDeliveries(c echo.Context, relay *Webhooks) error {
 	c.Response().Header().Set("Cache-Control", "no-store")
 	return writeJSON(c, nethttp.StatusOK, page)
 }
-
-// keepSecret is for how long a secret signs after its rotation: unless said otherwise, and at most.
-const (
-	keepSecret     = 24 * time.Hour
-	keepSecretMost = 7 * 24 * time.Hour
-)

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -51,7 +53,12 @@ func TestCluster(t *testing.T) {
 	wantRace(t, servers[1].Addr().String())
 
 	t.Log("one server of three may die")
-	stopNATS(servers[2])
+	told, with := readersOn(t, l, n)
+	lost := slices.IndexFunc(servers[1:], func(s *server.Server) bool { return with[s.Name()] > 0 }) + 1
+	if lost == 0 {
+		t.Fatalf("all readers have their consumers on one server: %v", with)
+	}
+	stopNATS(servers[lost])
 	var survivors []outcome
 	for ctx := within(t); count(survivors, nil) < 20; { // until there is a leader again
 		if ctx.Err() != nil {
@@ -60,6 +67,51 @@ func TestCluster(t *testing.T) {
 		survivors = append(survivors, take(t, appendAll(t, l, fmt.Sprintf("s%d", len(survivors)), 10), 10)...)
 	}
 	wantRecorded(t, l, append(outcomes, survivors...))
+
+	t.Log("whoever had its consumer there notices, though its connection is to another")
+	for range cap(told) {
+		select {
+		case err := <-told:
+			if err != nil {
+				wantErr(t, err, events.ErrUnavailable)
+			}
+		case <-time.After(deadline):
+			t.Fatal("a reader waits for a consumer that is no more")
+		}
+	}
+}
+
+// readersOn starts readers of the requests after a sequence, and says how many have their consumers on which server. Each tells
+// of the first request that it is given, or of the error that it ends with.
+func readersOn(t *testing.T, l *Ledger, after uint64) (told chan error, with map[string]int) {
+	t.Helper()
+	told = make(chan error, 8)
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	for range cap(told) {
+		go func() {
+			for _, err := range l.Read(ctx, events.Requests, 0, after) {
+				told <- err
+				return
+			}
+		}()
+	}
+	requests := must[jetstream.Stream](t)(jetstreamOf(t, l.nc).Stream(within(t), "REQUESTS_0"))
+	for waiting := within(t); waiting.Err() == nil; runtime.Gosched() {
+		there := 0
+		with = map[string]int{}
+		for info := range requests.ListConsumers(waiting).Info() {
+			there++
+			if info.Cluster != nil {
+				with[info.Cluster.Leader]++
+			}
+		}
+		if there == cap(told) {
+			return told, with
+		}
+	}
+	t.Fatal("the readers do not begin")
+	return nil, nil
 }
 
 // startCluster starts three servers that know each other.

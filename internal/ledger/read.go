@@ -21,10 +21,16 @@ const (
 	maxPulled     = 100     // messages under way from the server, which cuts off a client that is sent 64 MiB and more
 	forgetTimeout = time.Second
 
-	// nudge is after how long a wait for a message begins anew. The client library (nats.go 1.55.0) asks the server for
-	// more when one begins, but not while its last question is on the way; so it can come to wait for what it never
-	// asked for, until it misses two heartbeats: half a minute.
+	// nudge is after how long a wait for a message begins anew for the first time, and then after longer and longer. The
+	// client library (nats.go 1.55.0) asks the server for more when one begins, but not while its last question is on the
+	// way; so it can come to wait for what it never asked for.
 	nudge = 20 * time.Millisecond
+
+	// heartbeat is how often the server says that it still has a question. Twice as long without is how the library learns
+	// that the consumer, or the question, was lost with a server of a cluster that this connection is not to. It counts from
+	// the beginning of a wait: longestWait has to be longer.
+	heartbeat   = 2 * time.Second
+	longestWait = 3 * heartbeat
 
 	forEver time.Duration = math.MaxInt64 - nudge
 
@@ -95,7 +101,7 @@ func (r *reader) start(ctx context.Context) (wait func(), err error) {
 	if err != nil {
 		return func() {}, err
 	}
-	messages, err := consumer.Messages(jetstream.PullMaxMessages(maxPulled))
+	messages, err := consumer.Messages(jetstream.PullMaxMessages(maxPulled), jetstream.PullHeartbeat(heartbeat))
 	if err != nil {
 		return func() {}, fmt.Errorf("%w: read %s: %w", events.ErrUnavailable, name, err)
 	}
@@ -176,10 +182,15 @@ func next(ctx context.Context, messages jetstream.MessagesContext, name string) 
 
 // nextWithin returns the next message, or nats.ErrTimeout when none arrives for the length of patience, or once ctx ended.
 func nextWithin(ctx context.Context, messages jetstream.MessagesContext, patience time.Duration) (msg jetstream.Msg, err error) {
-	for waited := time.Duration(0); waited < patience; waited += nudge {
-		msg, err = messages.Next(jetstream.NextMaxWait(nudge))
-		if !errors.Is(err, nats.ErrTimeout) || ctx.Err() != nil {
-			break
+	msg, err = messages.Next(jetstream.NextMaxWait(nudge)) // a context costs more, and most messages are there already
+	wait := nudge
+	for waited := nudge; errors.Is(err, nats.ErrTimeout) && ctx.Err() == nil && waited < patience; waited += wait {
+		wait = min(4*wait, longestWait, patience-waited)
+		attempt, cancel := context.WithTimeout(ctx, wait)
+		msg, err = messages.Next(jetstream.NextContext(attempt))
+		cancel()
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = nats.ErrTimeout
 		}
 	}
 	return msg, err

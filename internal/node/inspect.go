@@ -10,7 +10,7 @@ import (
 // Inspect opens the access as Dial does, to look only: where no service runs on cfg.Dir, it starts the server of that
 // directory, and no projector. So nothing is decided or folded because somebody looked.
 func Inspect(ctx context.Context, cfg Config) (*Operator, error) {
-	if cfg.NATS != "" || !HasLedger(cfg.Dir) {
+	if cfg.NATS != "" || !hasLedger(cfg.Dir) {
 		return Dial(ctx, cfg) // which connects only, or says that there is no ledger
 	}
 	unlock, err := takeDir(cfg.Dir)

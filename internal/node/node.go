@@ -104,7 +104,7 @@ func start(ctx context.Context, cfg Config, unlock func() error) (*Node, error) 
 }
 
 func (n *Node) open(ctx context.Context, cfg Config) (err error) {
-	if cfg.NATS != "" && HasLedger(cfg.Dir) {
+	if cfg.NATS != "" && hasLedger(cfg.Dir) {
 		return fmt.Errorf("%s has a ledger of its own: give a node on an external NATS server another data directory", cfg.Dir)
 	}
 	if err := n.openLedger(ctx, cfg); err != nil {
@@ -193,7 +193,7 @@ func (n *Node) connect(ctx context.Context, cfg Config) (*ledger.Connection, ope
 		connection, err := n.connectTo(cfg)
 		return connection, ledger.Open, err
 	}
-	if !HasLedger(cfg.Dir) && hasProjection(cfg.Dir) {
+	if !hasLedger(cfg.Dir) && hasProjection(cfg.Dir) {
 		return nil, nil, fmt.Errorf("%w in %s, but a projection of one: restore %s from a backup; until then keep %s, which is the last copy of what was decided",
 			ledger.ErrNoLedger, cfg.Dir, filepath.Join(cfg.Dir, "jetstream"), ProjectionFile)
 	}
@@ -364,8 +364,8 @@ func hasProjection(dir string) bool {
 	return err == nil
 }
 
-// HasLedger says whether a data directory holds an embedded ledger.
-func HasLedger(dir string) bool {
+// hasLedger says whether a data directory holds an embedded ledger.
+func hasLedger(dir string) bool {
 	info, err := os.Stat(filepath.Join(dir, "jetstream"))
 	return err == nil && info.IsDir()
 }

@@ -46,7 +46,7 @@ func Dial(ctx context.Context, cfg Config) (*Operator, error) {
 	if cfg.NATS != "" {
 		return dialServer(ctx, cfg, cfg.NATS)
 	}
-	if !HasLedger(cfg.Dir) {
+	if !hasLedger(cfg.Dir) {
 		if hasProjection(cfg.Dir) {
 			return nil, fmt.Errorf("%w in %s: it has the projection of one on an external NATS server; name that with --nats",
 				ledger.ErrNoLedger, cfg.Dir)

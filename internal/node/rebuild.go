@@ -21,8 +21,8 @@ const (
 )
 
 var (
-	// ErrNodeGone is the error of a rebuild whose node stopped before it took what was made.
-	ErrNodeGone = errors.New("the service stopped before it took what was folded; it does so at its next start")
+	// errNodeGone is the error of a rebuild whose node stopped before it took what was made.
+	errNodeGone = errors.New("the service stopped before it took what was folded; it does so at its next start")
 	// ErrRefused is the error of a rebuild whose node refused what was made, with the reason.
 	ErrRefused = errors.New("refused, and the projection that was there serves on")
 )
@@ -67,10 +67,10 @@ func Rebuild(ctx context.Context, cfg Config, progress func(folded, due uint64))
 
 // openRebuild opens the access, and takes the data directory for as long as it is open, unless a node has it.
 func openRebuild(ctx context.Context, cfg Config) (*Operator, error) {
-	if cfg.NATS == "" && !HasLedger(cfg.Dir) {
+	if cfg.NATS == "" && !hasLedger(cfg.Dir) {
 		return Dial(ctx, cfg) // which says that there is none
 	}
-	if cfg.NATS != "" && HasLedger(cfg.Dir) {
+	if cfg.NATS != "" && hasLedger(cfg.Dir) {
 		return nil, fmt.Errorf("%s has a ledger of its own: leave --nats out", cfg.Dir)
 	}
 	if _, err := os.Stat(cfg.Dir); err != nil {
@@ -97,7 +97,7 @@ func isOfNode(dir string) bool {
 			return true
 		}
 	}
-	return HasLedger(dir)
+	return hasLedger(dir)
 }
 
 // dialBeside connects to the server of the node that has the data directory.
@@ -129,7 +129,7 @@ func awaitVerdict(ctx context.Context, dir, path string, made os.FileInfo) (equa
 		case gone && isFile(path, made):
 			return nil, nil // it died before it said so
 		case gone:
-			return nil, ErrNodeGone
+			return nil, errNodeGone
 		}
 		select {
 		case <-looking.C:

@@ -127,7 +127,7 @@ func (v *View) open(ctx context.Context) (err error) {
 }
 
 func (v *View) dial(ctx context.Context) (*Operator, error) {
-	if v.Config.NATS != "" || !HasLedger(v.Config.Dir) || !v.RunningOnly {
+	if v.Config.NATS != "" || !hasLedger(v.Config.Dir) || !v.RunningOnly {
 		return Inspect(ctx, v.Config)
 	}
 	running, err := ledger.Locked(v.Config.Dir)

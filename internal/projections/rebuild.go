@@ -38,7 +38,7 @@ var (
 //
 // What it does stands in the names of files, so that any process can go on with it: Make folds into PartialPath, from
 // where that file is, and gives it, once it is whole, the name NextPath. From there Adopt takes it, in the process that
-// serves, or Install, where none does; what came of it stands in VerdictPath. A process that dies leaves one of these names,
+// serves, or Install, where none does; what came of it stands in verdictPath. A process that dies leaves one of these names,
 // and the projection as it was.
 type Rebuild struct {
 	Path     string // of the projection
@@ -63,8 +63,8 @@ func PartialPath(path string) string { return beside(path, "rebuild") }
 // NextPath is where it waits to be put in place.
 func NextPath(path string) string { return beside(path, "next") }
 
-// VerdictPath is where it stands what became of it.
-func VerdictPath(path string) string { return beside(path, "verdict") }
+// verdictPath is where it stands what became of it.
+func verdictPath(path string) string { return beside(path, "verdict") }
 
 func beside(path, extension string) string {
 	return strings.TrimSuffix(path, filepath.Ext(path)) + "." + extension
@@ -192,7 +192,7 @@ func (p *partial) forgetVerdict() error {
 	if v, err := ReadVerdict(p.Path, info); v == nil && err == nil {
 		return nil
 	}
-	return remove(VerdictPath(p.Path))
+	return remove(verdictPath(p.Path))
 }
 
 // mend is what to do when decisions do not follow from each other: folding them again does not help.
@@ -338,7 +338,7 @@ func remove(path string) error {
 	return nil
 }
 
-// Verdict is what became of a file that was made, in VerdictPath.
+// Verdict is what became of a file that was made, in verdictPath.
 type Verdict struct {
 	// File is the inode of the one that was made. It has that until the verdict is written, so no other one has it before.
 	File uint64 `json:"file"`
@@ -371,7 +371,7 @@ func inode(info fs.FileInfo) uint64 { return info.Sys().(*syscall.Stat_t).Ino }
 // ReadVerdict returns the verdict on a file that was made, or nil while there is none: that of an earlier file may come after
 // the next one was begun.
 func ReadVerdict(path string, made fs.FileInfo) (*Verdict, error) {
-	text, err := os.ReadFile(VerdictPath(path))
+	text, err := os.ReadFile(verdictPath(path))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -391,9 +391,9 @@ func (v Verdict) write(path string) error {
 	if err != nil {
 		return err
 	}
-	unnamed := VerdictPath(path) + ".new"
+	unnamed := verdictPath(path) + ".new"
 	if err := os.WriteFile(unnamed, append(text, '\n'), 0o600); err != nil {
 		return err
 	}
-	return os.Rename(unnamed, VerdictPath(path))
+	return os.Rename(unnamed, verdictPath(path))
 }

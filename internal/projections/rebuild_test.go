@@ -296,7 +296,7 @@ func TestAVerdictIsForgottenWhenItsFileIsGoneOnWith(t *testing.T) {
 	if v := must[*Verdict](t)(ReadVerdict(s.db.path, again.Info)); !os.SameFile(made.Info, again.Info) || v != nil {
 		t.Errorf("made %+v again, with the verdict %+v", again, v)
 	}
-	ok(t, os.WriteFile(VerdictPath(s.db.path), nil, 0o600)) // as a power failure may leave it
+	ok(t, os.WriteFile(verdictPath(s.db.path), nil, 0o600)) // as a power failure may leave it
 	ok(t, r.putBack())
 	must[Made](t)(r.Make(within(t)))
 }

@@ -18,8 +18,6 @@ import (
 const (
 	// ackWait is how long after its last sign of life a relay that holds a message counts as dead. It gives three in that time.
 	ackWait = 5 * time.Second
-	// KeepSecretMost is the longest that a secret that was rotated signs too.
-	KeepSecretMost = 7 * 24 * time.Hour
 
 	changeTries = 5 // of a change on any version
 )
@@ -225,10 +223,10 @@ func (r *Relay) startAfresh(ctx context.Context, e *webhook.Endpoint) error {
 }
 
 // Rotate gives an endpoint a new secret. The one before signs too for as long as it is to be kept, which is not at all with
-// 0, and no longer than KeepSecretMost. Any older one signs no more.
+// 0, and no longer than webhook.KeepSecretMost. Any older one signs no more.
 func (r *Relay) Rotate(ctx context.Context, account, id string, keep time.Duration) (webhook.Endpoint, error) {
-	if keep < 0 || keep > KeepSecretMost {
-		return webhook.Endpoint{}, fmt.Errorf("a secret is kept for %s at most", KeepSecretMost)
+	if keep < 0 || keep > webhook.KeepSecretMost {
+		return webhook.Endpoint{}, fmt.Errorf("a secret is kept for %s at most", webhook.KeepSecretMost)
 	}
 	return r.change(ctx, account, id, 0, func(e *webhook.Endpoint) {
 		before := e.Secrets[0]

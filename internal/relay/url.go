@@ -45,7 +45,7 @@ func (g *guard) checkURL(text string) error {
 
 func (g *guard) checkHost(u *url.URL, refuse func(string, ...any) error) error {
 	if u.Scheme == "http" && len(g.allow) == 0 {
-		return refuse("it begins with http://, and what is sent is for nobody else: give it as https://")
+		return refuse("it begins with http://, and everybody on the way could read what is sent: give it as https://")
 	}
 	literal, err := netip.ParseAddr(u.Hostname())
 	if host := strings.TrimSuffix(strings.ToLower(u.Hostname()), "."); host == "localhost" || strings.HasSuffix(host, ".localhost") {

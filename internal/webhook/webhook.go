@@ -12,6 +12,12 @@ import (
 // MaxPerAccount is the number of endpoints that an account may have.
 const MaxPerAccount = 10
 
+// For how long a secret signs after its rotation: unless said otherwise, and at most.
+const (
+	KeepSecret     = 24 * time.Hour
+	KeepSecretMost = 7 * 24 * time.Hour
+)
+
 // State says whether an endpoint is sent events, and if not, why.
 type State string
 
