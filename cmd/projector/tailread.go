@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"iter"
 	"maps"
 	"slices"
@@ -25,6 +27,9 @@ func (t *tail) begin(l *ledger.Ledger) (err error) {
 		own := events.PartitionOf(t.Account, l.Partitions)
 		t.subjects = events.Decisions.SubjectsOf(t.Account, own)
 		t.after = map[int]uint64{own: 0}
+		if err := t.known(l, own); err != nil {
+			return err
+		}
 	}
 	switch {
 	case t.From.position != nil:
@@ -45,6 +50,17 @@ func (t *tail) begin(l *ledger.Ledger) (err error) {
 	}
 	t.after = heads
 	return nil
+}
+
+// known says so where there is nothing of the account, which may be a slip.
+func (t *tail) known(l *ledger.Ledger, partition int) error {
+	for _, subject := range t.subjects {
+		if _, err := l.Last(t.ctx, events.Decisions, partition, subject); !errors.Is(err, events.ErrNotFound) {
+			return err
+		}
+	}
+	_, err := fmt.Fprintf(t.stderr, "nothing is decided on account %s so far\n", t.Account)
+	return err
 }
 
 func (t *tail) beginBehind(l *ledger.Ledger, p events.Position) error {
