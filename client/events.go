@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"mime"
 	"net/http"
 	"net/url"
 	"strings"
@@ -35,12 +36,13 @@ type Event struct {
 // Events yields the events of the account after a position, such as the ID of the last event that the caller is done with, or
 // Beginning; where that is empty, those from now on. It yields those of some types, with or without their version, or all
 // where none are given: in order, each once. It waits for what is yet to come, and comes back by itself when the connection is lost,
-// until ctx ends. The error is the context's, or the *Problem of a call that is of no use to make again.
+// until ctx ends. The error is the context's, or that of a call that is of no use to make again: its *Problem, or that what
+// answers is not jobtally.
 func (c *Client) Events(ctx context.Context, after string, types ...string) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		s := following{c: c, told: after, query: url.Values{"type": types}, yield: yield}
 		for attempt := 1; ; attempt++ {
-			before := s.told
+			s.heard = false
 			err := s.listen(ctx)
 			if errors.Is(err, errEnough) {
 				return
@@ -49,7 +51,7 @@ func (c *Client) Events(ctx context.Context, after string, types ...string) iter
 				yield(Event{}, ctx.Err())
 				return
 			}
-			if s.told != before {
+			if s.heard {
 				attempt = 1
 			}
 			wait, worth := worthComingBack(err, attempt)
@@ -65,6 +67,9 @@ func (c *Client) Events(ctx context.Context, after string, types ...string) iter
 // errEnough is the error of a caller who wants no more.
 var errEnough = errors.New("enough")
 
+// errForeign is the error of an answer that will not be another the next time.
+var errForeign = errors.New("the answer is not that of jobtally")
+
 // worthComingBack says whether to ask again for a stream that ended, and after which pause.
 func worthComingBack(err error, attempt int) (wait time.Duration, worth bool) {
 	const longest = 6 // doublings of the pause
@@ -74,7 +79,7 @@ func worthComingBack(err error, attempt int) (wait time.Duration, worth bool) {
 		worth = p.Status == http.StatusTooManyRequests || p.Status >= http.StatusInternalServerError
 		return max(wait, p.RetryAfter), worth
 	}
-	return wait, true
+	return wait, !errors.Is(err, errForeign)
 }
 
 // following is an Events under way.
@@ -82,6 +87,7 @@ type following struct {
 	c     *Client
 	told  string // the position up to which everything was told; empty while that is not known
 	query url.Values
+	heard bool // something came on the connection that there is, or was
 	yield func(Event, error) bool
 }
 
@@ -109,6 +115,9 @@ func (f *following) listen(ctx context.Context) error {
 	if answer.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(answer.Body, maxAnswer)) // what of it is there
 		return problemOf(answer, text)
+	}
+	if media, _, _ := mime.ParseMediaType(answer.Header.Get("Content-Type")); media != "text/event-stream" {
+		return fmt.Errorf("jobtally: the events of %s: %w: it has Content-Type %q", request.URL.Host, errForeign, answer.Header.Get("Content-Type"))
 	}
 	return f.read(bufio.NewReader(answer.Body), func() { watch.Reset(silence) })
 }
@@ -138,10 +147,11 @@ func (f *following) read(in *bufio.Reader, heard func()) error {
 }
 
 func (f *following) tell(id, data string) error {
+	f.heard = true
 	if data != "" {
 		var event Event
 		if err := json.Unmarshal([]byte(data), &event); err != nil {
-			return fmt.Errorf("jobtally: the event at %s is not that of jobtally: %w", id, err)
+			return fmt.Errorf("jobtally: the event at %s: %w: %w", id, errForeign, err)
 		}
 		if !f.yield(event, nil) {
 			return errEnough

@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -99,5 +101,28 @@ func TestEventsOfATypeAndTheirEnd(t *testing.T) {
 		if !errors.As(err, &p) || p.Code != "invalid_position" {
 			t.Errorf("a position of another partition: %v", err)
 		}
+	}
+}
+
+// TestEventsOfWhatIsNoServiceEnd: to ask again and again in silence would tell nobody that the address is wrong.
+func TestEventsOfWhatIsNoServiceEnd(t *testing.T) {
+	t.Parallel()
+	for name, answer := range map[string]struct{ media, text string }{
+		"a page":             {"text/html", "<p>Welcome</p>\n"},
+		"events that differ": {"text/event-stream", "id: 0-1\ndata: hello\n\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Type", answer.media)
+				io.WriteString(w, answer.text)
+			}))
+			defer other.Close()
+			c := must[*client.Client](t)(client.New(other.URL, "token"))
+			for event, err := range c.Events(t.Context(), client.Beginning) {
+				if err == nil || !strings.Contains(err.Error(), "is not that of jobtally") {
+					t.Errorf("%+v, %v", event, err)
+				}
+			}
+		})
 	}
 }

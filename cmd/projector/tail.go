@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -33,6 +34,11 @@ func (c *tailCmd) Run(s *session) (err error) {
 	if err := c.check(); err != nil {
 		return err
 	}
+	reading := *s
+	var stop context.CancelFunc
+	reading.ctx, stop = whileRead(s.ctx, s.stdout)
+	defer stop()
+	s = &reading
 	out := bufio.NewWriter(s.stdout)
 	t := &tail{tailCmd: c, session: s, out: out, printer: c.printer(s, out)}
 	defer func() { err = errors.Join(err, out.Flush()) }()

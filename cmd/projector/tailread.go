@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -51,22 +52,18 @@ func (t *tail) begin(l *ledger.Ledger) (err error) {
 	return nil
 }
 
-// known says so where nothing was decided of the account that is shown, which may be misspelt: nothing may come, either.
+// known says so where nothing was decided on the account that is shown, which may be misspelt: nothing may come, either.
 func (t *tail) known(l *ledger.Ledger, partition int) error {
-	heads, err := t.heads(l)
-	if err != nil {
-		return err
-	}
-	for batch, err := range l.ReadTo(t.ctx, events.Decisions, partition, t.subjects, 0, heads[partition]) {
-		if err != nil || len(batch) > 0 {
+	for _, subject := range t.subjects {
+		if _, err := l.Last(t.ctx, events.Decisions, partition, subject); !errors.Is(err, events.ErrNotFound) {
 			return err
 		}
 	}
 	if !t.Follow {
 		return fmt.Errorf("there is nothing of account %s", t.Account)
 	}
-	t.log.Warn("there is nothing of the account yet", "account", t.Account)
-	return nil
+	_, err := fmt.Fprintf(t.stderr, "nothing is decided on account %s so far\n", t.Account)
+	return err
 }
 
 func (t *tail) beginBehind(l *ledger.Ledger, p events.Position) error {

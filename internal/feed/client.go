@@ -2,11 +2,8 @@ package feed
 
 import "sync"
 
-const (
-	// maxQueue and maxQueueLen bound what waits for one client, in events and in bytes.
-	maxQueue    = 1024
-	maxQueueLen = 4 << 20
-)
+// maxQueueLen bounds what waits for one client, in bytes. What it is being told meanwhile may be as much again.
+const maxQueueLen = 512 << 10
 
 // client is the one end of a stream at which events are put in; the goroutine of the stream takes them out at the other.
 type client struct {
@@ -29,7 +26,7 @@ func (c *client) push(e *Event) {
 	switch {
 	case c.err != nil, c.missed, e.Position.Sequence <= c.from:
 		return
-	case len(c.queue) < maxQueue && (len(c.queue) == 0 || c.length+len(e.JSON) <= maxQueueLen):
+	case len(c.queue) == 0 || c.length+len(e.JSON) <= maxQueueLen:
 		c.queue = append(c.queue, e)
 		c.length += len(e.JSON)
 	default:

@@ -61,8 +61,14 @@ func Encode(d *events.Decision) (*Event, bool) {
 	if !told {
 		return nil, false
 	}
-	const attributes = 640 // bytes, but for long names
-	return &Event{Position: e.Position, Type: e.Type, JSON: e.AppendJSON(make([]byte, 0, len(e.Data)+attributes))}, true
+	return encode(&e), true
+}
+
+// attributes is how many bytes an event is longer than its data, but for long names.
+const attributes = 640
+
+func encode(e *events.Event) *Event {
+	return &Event{Position: e.Position, Type: e.Type, JSON: e.AppendJSON(make([]byte, 0, len(e.Data)+attributes))}
 }
 
 // Read reads from the ledger the events of an account after a position, in order: a bounded number of those up to a sequence.
@@ -72,8 +78,9 @@ type Read func(ctx context.Context, account string, after events.Position, to ui
 const (
 	// maxReads is how many clients read history at the same time; others wait.
 	maxReads = 16
-	// maxInbox is how many decisions wait to be encoded. When there are more all clients are sent to history.
-	maxInbox = 1 << 15
+	// maxInboxLen is how many bytes of events wait to be encoded, and as many may be under way. When there are more the clients
+	// of the partition are sent to history.
+	maxInboxLen = 16 << 20
 )
 
 // Feed is what the events of a node come through. It is safe for concurrent use.
@@ -86,7 +93,8 @@ type Feed struct {
 	at      []uint64             // by partition: what is folded
 	passed  []uint64             // by partition: up to where everything is in the queues of the clients
 	busy    bool                 // what was taken out of the inbox is not in the queues yet
-	inbox   []events.Decision    // of accounts that have clients, in the order in which they were folded
+	inbox   []events.Event       // of accounts that have clients, in the order in which they were folded
+	length  int                  // bytes in the inbox
 	clients map[string][]*client // by account; a slice never changes: another one is put in its place
 	closed  bool
 }
@@ -120,26 +128,35 @@ func (f *Feed) Folded(partition int, decisions []events.Decision, to uint64) {
 
 // take puts into the inbox what is for somebody. Clients of an account that is erased are told nothing any more.
 func (f *Feed) take(partition int, decisions []events.Decision) {
-	missed := len(decisions) == 0 || len(f.inbox)+len(decisions) > maxInbox
-	if missed {
-		f.miss(partition)
-	}
+	fits := len(decisions) > 0
 	for i := range decisions {
-		clients := f.clients[decisions[i].Account]
+		d := &decisions[i]
+		clients := f.clients[d.Account]
 		if len(clients) == 0 {
 			continue
 		}
-		if _, erased := decisions[i].Body.(*events.AccountErased); erased {
+		if _, erased := d.Body.(*events.AccountErased); erased {
 			endAll(clients, ErrErased)
-		} else if !missed {
-			f.inbox = append(f.inbox, decisions[i])
 		}
+		if e, told := d.JobEvent(); told && fits {
+			f.inbox, f.length = append(f.inbox, e), f.length+lengthOf(&e)
+			fits = f.length <= maxInboxLen
+		}
+	}
+	if !fits {
+		f.miss(partition)
 	}
 }
 
+func lengthOf(e *events.Event) int { return len(e.Data) + attributes }
+
 // miss sends all clients of a partition to history.
 func (f *Feed) miss(partition int) {
-	f.inbox = slices.DeleteFunc(f.inbox, func(d events.Decision) bool { return d.Position.Partition == partition })
+	f.inbox = slices.DeleteFunc(f.inbox, func(e events.Event) bool { return e.Position.Partition == partition })
+	f.length = 0
+	for i := range f.inbox {
+		f.length += lengthOf(&f.inbox[i])
+	}
 	for _, clients := range f.clients {
 		for _, c := range clients {
 			if c.partition == partition {
@@ -152,7 +169,7 @@ func (f *Feed) miss(partition int) {
 // Run encodes what is handed over and puts it into the queues of the clients, until ctx ends. Then their streams end.
 func (f *Feed) Run(ctx context.Context) {
 	defer f.close()
-	var taken []events.Decision
+	var taken []events.Event
 	upTo := make([]uint64, len(f.at))
 	for {
 		if taken = f.unload(taken, upTo); len(taken) == 0 {
@@ -170,7 +187,7 @@ func (f *Feed) Run(ctx context.Context) {
 
 // unload returns what is in the inbox, and leaves another in its place, which was told before. upTo is how far everything will
 // have been told then.
-func (f *Feed) unload(told []events.Decision, upTo []uint64) []events.Decision {
+func (f *Feed) unload(told []events.Event, upTo []uint64) []events.Event {
 	clear(told)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -178,7 +195,7 @@ func (f *Feed) unload(told []events.Decision, upTo []uint64) []events.Decision {
 		copy(f.passed, upTo)
 	}
 	taken := f.inbox
-	f.inbox, f.busy = told[:0], len(taken) > 0
+	f.inbox, f.length, f.busy = told[:0], 0, len(taken) > 0
 	copy(upTo, f.at)
 	if !f.busy {
 		copy(f.passed, f.at)
@@ -186,18 +203,17 @@ func (f *Feed) unload(told []events.Decision, upTo []uint64) []events.Decision {
 	return taken
 }
 
-// tell puts the event that a decision is into the queues of its account's clients.
-func (f *Feed) tell(d *events.Decision) {
+// tell puts an event into the queues of its account's clients.
+func (f *Feed) tell(event *events.Event) {
 	f.mu.Lock()
-	clients := f.clients[d.Account]
+	clients := f.clients[event.Account]
 	f.mu.Unlock()
 	if len(clients) == 0 {
 		return
 	}
-	if e, told := Encode(d); told {
-		for _, c := range clients {
-			c.push(e)
-		}
+	e := encode(event)
+	for _, c := range clients {
+		c.push(e)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -44,7 +45,10 @@ func (l *ledger) read(_ context.Context, account string, after events.Position, 
 	defer l.mu.Unlock()
 	read = min(to, after.Sequence+uint64(l.part))
 	for _, d := range l.all[after.Sequence:read] {
-		if e, is := feed.Encode(&d); is && d.Account == account {
+		if d.Account != account {
+			continue
+		}
+		if e, is := feed.Encode(&d); is {
 			told = append(told, e)
 		}
 	}
@@ -230,6 +234,86 @@ func TestASlowClientGoesOnInHistory(t *testing.T) {
 			slow.wants(t, uint64(n+1))
 		})
 	}
+}
+
+// noted returns a decision on a job of an account that has notes of a length. Its Data is that of all such decisions.
+func noted(account string, notes []byte) events.Decision {
+	d := deleted(account)
+	d.Data = notes
+	return d
+}
+
+// heap returns how many bytes are in use.
+func heap() int {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int(m.HeapAlloc)
+}
+
+// TestWhatWaitsForManyClientsThatTakeNothingIsBounded has each client be of another account, so that they share nothing.
+func TestWhatWaitsForManyClientsThatTakeNothingIsBounded(t *testing.T) {
+	const clients, events, most = 50, 12, 600 << 10
+	l := newLedger(t)
+	l.part = 10_000
+	notes := []byte(`{"notes":"` + strings.Repeat("x", 100_000) + `"}`)
+	var stalled []*reader
+	for i := range clients {
+		r := l.follow(t, fmt.Sprintf("account%d", i), 0, nil)
+		r.take(t)
+		stalled = append(stalled, r)
+	}
+	last := l.follow(t, "last", 0, nil)
+	last.take(t)
+	before := heap()
+	for range events {
+		for i := range clients {
+			l.foldAll(noted(fmt.Sprintf("account%d", i), notes))
+		}
+		l.fold("last")
+		last.take(t) // then all before it is in the queues
+	}
+	if each := (heap() - before) / clients; each > most {
+		t.Errorf("%d bytes wait for each client", each)
+	}
+	for i, r := range stalled {
+		for j := range events {
+			last := uint64(j*(clients+1) + i + 1)
+			for len(r.told) <= j {
+				r.take(t)
+			}
+			if r.told[j] != last {
+				t.Fatalf("client %d is told %v", i, r.told)
+			}
+		}
+	}
+}
+
+// TestWhatWaitsToBeEncodedIsBounded has nobody encode what is folded.
+func TestWhatWaitsToBeEncodedIsBounded(t *testing.T) {
+	l := &ledger{reading: func() {}, part: 100}
+	l.Feed = feed.New([]uint64{0}, l.read)
+	anna := l.follow(t, "anna", 0, nil)
+	anna.take(t)
+	before := heap()
+	var want []uint64
+	for i := range uint64(400) {
+		notes := []byte(`{"notes":"` + strings.Repeat("x", 100_000) + `"}`)
+		d := deleted("anna")
+		d.Position.Sequence, d.Data = i+1, notes
+		l.Folded(0, []events.Decision{d}, i+1)
+		l.all = append(l.all, noted("anna", nil)) // of which the ledger in this test keeps nothing large
+		l.all[i].Position.Sequence = i + 1
+		want = append(want, i+1)
+	}
+	if length := heap() - before; length > 20<<20 {
+		t.Errorf("%d bytes wait", length)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); l.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-ended })
+	anna.wants(t, want...)
 }
 
 // TestAJumpIsReadFromHistory has the position jump without decisions, as it does when another file comes in place of the one before.

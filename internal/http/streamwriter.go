@@ -1,11 +1,13 @@
 package http
 
 import (
+	"bufio"
 	"errors"
 	"io"
 	nethttp "net/http"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -20,8 +22,14 @@ var (
 	errStuck = errors.New("the client takes nothing")
 )
 
-// eventWriter writes events in the form of server-sent events. A client has so long to take an event, and all the time in the
-// world while none is written: the time-outs of the server, which are for answers, do not hold.
+// gathered is how many bytes of events are written at once, where so many are there. A larger event is written as it is.
+const gathered = 32 << 10
+
+// gatherers are in the hands of those who write, so that a stream which waits has none.
+var gatherers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, gathered) }}
+
+// eventWriter writes events in the form of server-sent events. A client has so long to take what is written at once, and all the
+// time in the world while nothing is: the time-outs of the server, which are for answers, do not hold.
 type eventWriter struct {
 	response *echo.Response
 	timeOuts *nethttp.ResponseController
@@ -41,35 +49,41 @@ func newEventWriter(c echo.Context, wanted []string, patience time.Duration) *ev
 
 // tell writes a batch, and first the head of the answer if it is the first. It returns how many events there were for the client.
 func (w *eventWriter) tell(b feed.Batch) (told int, err error) {
-	w.arm()
 	if !w.begun {
 		w.begin()
 	}
 	if w.headOnly {
 		return 0, w.flush(nil)
 	}
+	out := gatherers.Get().(*bufio.Writer)
+	defer func() { out.Reset(nil); gatherers.Put(out) }()
+	out.Reset(w)
 	for _, e := range b.Events {
 		if len(w.wanted) > 0 && !isWantedBy(w.wanted, e.Type) {
 			continue
 		}
 		told++
-		w.arm() // for each: a client at the end of a slow line takes all of them, if not at once
-		if err = w.event(e); err != nil {
-			return told, w.failure()
-		}
+		writeEvent(out, e)
 	}
 	if b.Beat {
-		err = w.beat(b.UpTo)
+		writeBeat(out, b.UpTo)
 	}
 	if told == 0 && !b.Beat {
 		return 0, nil
 	}
-	return told, w.flush(err)
+	return told, w.flush(out.Flush())
+}
+
+// Write gives the client its time for what is written now: one at the end of a slow line takes all of a batch, if not at once.
+func (w *eventWriter) Write(p []byte) (int, error) {
+	w.arm()
+	return w.response.Write(p)
 }
 
 // begin writes the head, and says when to come back.
 func (w *eventWriter) begin() {
 	w.begun = true
+	w.arm()
 	_ = w.timeOuts.SetReadDeadline(time.Time{}) // when it passed the server would take the client for gone
 	header := w.response.Header()
 	header.Set("Content-Type", "text/event-stream")
@@ -81,32 +95,30 @@ func (w *eventWriter) begin() {
 	}
 }
 
-func (w *eventWriter) event(e *feed.Event) error {
-	if _, err := io.WriteString(w.response, "id: "+e.Position.String()+"\ndata: "); err != nil {
-		return err
-	}
-	if _, err := w.response.Write(e.JSON); err != nil {
-		return err
-	}
-	_, err := io.WriteString(w.response, "\n\n")
-	return err
+// writeEvent writes an event. That this fails is met again when everything is flushed.
+func writeEvent(out *bufio.Writer, e *feed.Event) {
+	out.WriteString("id: ")
+	out.WriteString(e.Position.String())
+	out.WriteString("\ndata: ")
+	out.Write(e.JSON)
+	out.WriteString("\n\n")
 }
 
-// beat writes what tells a client nothing but that the stream is there, and up to where it was told: who comes back from there
-// does not have what is not for it read again.
-func (w *eventWriter) beat(upTo events.Position) error {
-	_, err := io.WriteString(w.response, ":\nid: "+upTo.String()+"\n\n")
-	return err
+// writeBeat writes what tells a client nothing but that the stream is there, and up to where it was told: who comes back from
+// there does not have what is not for it read again.
+func writeBeat(out *bufio.Writer, upTo events.Position) {
+	out.WriteString(":\nid: ")
+	out.WriteString(upTo.String())
+	out.WriteString("\n\n")
 }
 
 // comment says something to a person who looks on.
 func (w *eventWriter) comment(text string) {
-	w.arm()
-	_, err := io.WriteString(w.response, ": "+text+"\n\n")
+	_, err := io.WriteString(w, ": "+text+"\n\n")
 	_ = w.flush(err) // the stream ends anyway
 }
 
-// arm gives the client its time for what is written now.
+// arm gives the client its time from now on.
 func (w *eventWriter) arm() {
 	w.armed = time.Now()
 	_ = w.timeOuts.SetWriteDeadline(w.armed.Add(w.patience)) // which not every writer of a test has

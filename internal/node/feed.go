@@ -78,8 +78,9 @@ func (n *Node) readHistory(ctx context.Context, account string, after events.Pos
 	if err := n.checkHistory(ctx, account, after, to); err != nil {
 		return nil, 0, err
 	}
-	subjects, length := []string{events.JobsSubject(account, after.Partition)}, 0
-	for batch, err := range n.Ledger.ReadTo(ctx, events.Decisions, after.Partition, subjects, after.Sequence, to) {
+	h := history{after: after}
+	// From the position itself on: what follows it is then seen to be the next link of the account's chain.
+	for batch, err := range n.Ledger.ReadTo(ctx, events.Decisions, after.Partition, events.Decisions.SubjectsOf(account, after.Partition), max(after.Sequence, 1)-1, to) {
 		if err != nil {
 			return nil, 0, err
 		}
@@ -88,15 +89,41 @@ func (n *Node) readHistory(ctx context.Context, account string, after events.Pos
 			if err != nil {
 				return nil, 0, err
 			}
-			if e, is := feed.Encode(&d); is {
-				told, length = append(told, e), length+len(e.JSON)
+			if !h.take(&d) {
+				if len(h.told) > 0 {
+					return h.told, h.last.Position.Sequence, nil // the next read begins at the gap
+				}
+				return nil, 0, n.pruned(ctx, account, after, d.Position)
 			}
-			if length >= maxHistoryLen {
-				return told, m.Sequence, nil
+			if h.length >= maxHistoryLen {
+				return h.told, m.Sequence, nil
 			}
 		}
 	}
-	return told, to, nil
+	return h.told, to, nil
+}
+
+// history is what is read of the events of an account after a position.
+type history struct {
+	after  events.Position
+	last   *events.Decision // nil before the first
+	told   []*feed.Event
+	length int // bytes of what is told
+}
+
+// take takes the next decision on the account. It says whether nothing is missing before it. What is decided on an account that
+// is not open has no link before it.
+func (h *history) take(d *events.Decision) bool {
+	if h.last != nil && d.Verify(h.last.Digest) != nil && d.Verify(events.Digest{}) != nil {
+		return false
+	}
+	h.last = d
+	if d.Position.Sequence > h.after.Sequence {
+		if e, is := feed.Encode(d); is {
+			h.told, h.length = append(h.told, e), h.length+len(e.JSON)
+		}
+	}
+	return true
 }
 
 // checkHistory waits until the ledger has the decisions after a position and up to a sequence, and returns why some of them
@@ -133,11 +160,16 @@ func (n *Node) checkPruned(ctx context.Context, account string, after events.Pos
 	if !errors.Is(err, events.ErrNotFound) {
 		return err // it was opened later
 	}
+	return n.pruned(ctx, account, after, events.Position{Partition: after.Partition, Sequence: first})
+}
+
+// pruned returns a feed.PrunedError: decisions on jobs of an account are missing after a position and before the first that is there.
+func (n *Node) pruned(ctx context.Context, account string, after, first events.Position) error {
 	months, err := n.Projection.Months(ctx, account, "", "9999-12", maxMonths)
 	if err != nil {
 		return err
 	}
-	pruned := &feed.PrunedError{First: events.Position{Partition: after.Partition, Sequence: first}}
+	pruned := &feed.PrunedError{First: first}
 	for _, m := range months { // the latest first
 		if m.Archive != nil && m.Last.Sequence > after.Sequence {
 			pruned.Month = m.Month

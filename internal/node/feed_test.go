@@ -202,19 +202,14 @@ func TestAPositionThatTheLedgerDoesNotHave(t *testing.T) {
 	}
 }
 
-// TestAPositionThatIsPruned removes the first decisions, as an operator can.
-func TestAPositionThatIsPruned(t *testing.T) {
-	server := serve(t, 1)
-	n := start(t, node.Config{Dir: t.TempDir(), NATS: server.url, Decides: true})
-	open(t, n.Node, "anna", -1)
-	for i := range 3 {
-		mustAsk(t, n.Node, capturing("anna", fmt.Sprint(i), fmt.Sprintf("https://jobs.example.com/%d", i)))
-	}
-	connection, err := ledger.Connect(server.url, "test", slog.New(slog.DiscardHandler))
+// decisionsOf returns the decisions of partition 0, as an operator can reach them.
+func decisionsOf(t *testing.T, url string) jetstream.Stream {
+	t.Helper()
+	connection, err := ledger.Connect(url, "test", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer connection.Close()
+	t.Cleanup(connection.Close)
 	js, err := jetstream.New(connection)
 	if err != nil {
 		t.Fatal(err)
@@ -223,7 +218,66 @@ func TestAPositionThatIsPruned(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := stream.Purge(within(t), jetstream.WithPurgeSequence(3)); err != nil {
+	return stream
+}
+
+// TestADecisionThatIsMissingIsNotPassedOver removes one from between others, as an operator can: who reads its account's history is told
+// what was before it, and then that something is missing; others miss nothing.
+func TestADecisionThatIsMissingIsNotPassedOver(t *testing.T) {
+	server := serve(t, 1)
+	n := start(t, node.Config{Dir: t.TempDir(), NATS: server.url, Decides: true})
+	var of = map[string][]uint64{}
+	for _, account := range []string{"anna", "bob"} {
+		open(t, n.Node, account, -1)
+	}
+	for i := range 5 {
+		for _, account := range []string{"anna", "bob"} {
+			d := mustAsk(t, n.Node, capturing(account, fmt.Sprint(i), fmt.Sprintf("https://jobs.example.com/%d", i)))
+			of[account] = append(of[account], d.Position.Sequence)
+		}
+	}
+	if err := decisionsOf(t, server.url).DeleteMsg(within(t), of["anna"][2]); err != nil {
+		t.Fatal(err)
+	}
+	var pruned *feed.PrunedError
+	var sequences []uint64
+	for batch, err := range n.Events(within(t), "anna", events.Position{}, nil) {
+		if errors.As(err, &pruned) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range batch.Events {
+			sequences = append(sequences, e.Position.Sequence)
+		}
+	}
+	if !slices.Equal(sequences, of["anna"][:2]) || pruned == nil || pruned.First.Sequence != of["anna"][3] {
+		t.Errorf("told %v, and then %v", sequences, pruned)
+	}
+	pruned = nil
+	if err := firstError(within(t), n.Node, "anna", events.Position{Sequence: of["anna"][1]}); !errors.As(err, &pruned) {
+		t.Errorf("who comes back is told %v", err)
+	}
+	for after, want := range map[uint64][]uint64{of["anna"][3] - 1: of["anna"][3:], of["anna"][3]: of["anna"][4:]} {
+		if s := told(t, n.Node, "anna", events.Position{Sequence: after}, func(s []uint64) bool { return len(s) == len(want) }); !slices.Equal(s, want) {
+			t.Errorf("after %d told %v, want %v", after, s, want)
+		}
+	}
+	if s := told(t, n.Node, "bob", events.Position{}, func(s []uint64) bool { return len(s) == 5 }); !slices.Equal(s, of["bob"]) {
+		t.Errorf("bob is told %v", s)
+	}
+}
+
+// TestAPositionThatIsPruned removes the first decisions, as an operator can.
+func TestAPositionThatIsPruned(t *testing.T) {
+	server := serve(t, 1)
+	n := start(t, node.Config{Dir: t.TempDir(), NATS: server.url, Decides: true})
+	open(t, n.Node, "anna", -1)
+	for i := range 3 {
+		mustAsk(t, n.Node, capturing("anna", fmt.Sprint(i), fmt.Sprintf("https://jobs.example.com/%d", i)))
+	}
+	if err := decisionsOf(t, server.url).Purge(within(t), jetstream.WithPurgeSequence(3)); err != nil {
 		t.Fatal(err)
 	}
 	var pruned *feed.PrunedError
