@@ -82,7 +82,7 @@ func serve(args []string) error {
 		return err
 	}
 	s.Start()
-	if !s.ReadyForConnections(10 * time.Second) {
+	if !s.ReadyForConnections(patience) {
 		return errors.New("not ready")
 	}
 	fmt.Println("ready")

@@ -98,7 +98,7 @@ func (s *service) drivers(t *testing.T, n int) []*driver {
 	reader := s.operator(t, "token", "issue", "--account", "demo", "--scope", "jobs:read")
 	s.settle(t)
 	tokens := []string{ops.token, s.token, limited.token, reader, revoked, unknownToken, s.token[:30], ""}
-	plain := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: n}}
+	plain := &http.Client{Timeout: patience, Transport: &http.Transport{MaxIdleConnsPerHost: n}}
 	t.Cleanup(plain.CloseIdleConnections)
 	drivers := make([]*driver, n)
 	for i := range drivers {

@@ -103,7 +103,7 @@ func TestUnreachableServerIsToldAtOnce(t *testing.T) {
 		if err == nil || strings.Contains(err.Error(), "\n") || errors.Is(err, cli.ErrUsage) {
 			t.Errorf("%s: %v", args, err)
 		}
-		if took := time.Since(began); took > 5*time.Second {
+		if took := time.Since(began); took >= 10*time.Second {
 			t.Errorf("%s: it took %s to say so", args, took)
 		}
 	}

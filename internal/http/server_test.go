@@ -70,7 +70,7 @@ func dial(t *testing.T, address string) peer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil { // only a failing test waits that long
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil { // only a failing test waits that long
 		t.Fatal(err)
 	}
 	return peer{conn, bufio.NewReader(conn)}
@@ -193,7 +193,7 @@ func TestConnectionsAreLimited(t *testing.T) {
 			first.closed(t)
 			first.Close()
 			for begun := time.Now(); !admitted(address); { // the server is about to find out
-				if time.Since(begun) > time.Minute {
+				if time.Since(begun) > patience {
 					t.Fatal("the place of a connection that is closed is not free")
 				}
 			}
