@@ -22,7 +22,7 @@ import (
 
 var (
 	seed     = flag.Uint64("seed", 1, "the seed of TestAnyRequestIsAnsweredByTheContract; 0 draws one, as make fuzz does")
-	requests = flag.Int("requests", 20_000, "how many requests TestAnyRequestIsAnsweredByTheContract sends")
+	requests = flag.Int("requests", 10_000, "how many requests TestAnyRequestIsAnsweredByTheContract sends")
 )
 
 // TestAnyRequestIsAnsweredByTheContract sends requests made of the contract, right and wrong ones, to the real service. Every

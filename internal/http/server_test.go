@@ -139,7 +139,7 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 		p.closed(t)
 	})
 	t.Run("half a body is sent", func(t *testing.T) {
-		address, _ := n.listening(t, Limits{}, func(s *nethttp.Server) { s.ReadTimeout = short })
+		address, _ := n.listening(t, Limits{}, func(s *nethttp.Server) { s.ReadTimeout = 2 * time.Second })
 		p := dial(t, address)
 		p.say(t, capture+`{"source_url":`)
 		if body := p.answered(t, 400); !strings.Contains(body, "the body did not arrive in full") {

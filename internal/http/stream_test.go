@@ -363,7 +363,7 @@ func TestAClientThatTakesNothingIsCutOff(t *testing.T) {
 			n := newNode(t)
 			ended := make(chan feed.End, 10)
 			s := n.streaming(t, func(cfg *Config, _ *nethttp.Server) {
-				cfg.takeTimeout = 200 * time.Millisecond
+				cfg.takeTimeout = 2 * time.Second
 				cfg.Observer.Streams.Ended = func(why feed.End) { ended <- why }
 			})
 			s.EnableHTTP2 = h2
