@@ -44,6 +44,7 @@ func buildAndRun(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "%s: %v\n%s", build, err, output)
 		return 1
 	}
+	os.Setenv("OTEL_BSP_SCHEDULE_DELAY", "10") // milliseconds until spans are sent
 	code := m.Run()
 	if code == 0 && everythingRan() {
 		return unexercised()
