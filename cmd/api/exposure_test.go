@@ -46,9 +46,9 @@ func TestLimitsAreThoseOfTheFlags(t *testing.T) {
 		t.Run(flag, func(t *testing.T) {
 			t.Parallel()
 			s := start(t, t.TempDir(), midNovember, flag, "1", "--limit-loopback")
-			replies := together(50, func(int) reply { return s.get(t, "/api/jobs/quota") })
+			replies := together(100, func(int) reply { return s.get(t, "/api/jobs/quota") })
 			got := tally(replies)
-			if got[http.StatusOK] < 10 || got[http.StatusTooManyRequests] == 0 || got[http.StatusOK]+got[http.StatusTooManyRequests] != 50 {
+			if got[http.StatusOK] < 10 || got[http.StatusTooManyRequests] == 0 || got[http.StatusOK]+got[http.StatusTooManyRequests] != 100 {
 				t.Fatalf("answered %v, want 10 and some at once", got)
 			}
 			refused := slices.IndexFunc(replies, func(r reply) bool { return r.status == http.StatusTooManyRequests })

@@ -51,7 +51,7 @@ func TestKill9LosesNoDelivery(t *testing.T) {
 	}
 	r.set(nil) // of the thousands that are left it accepts each
 	s.capture(t, jobURL(0)).wants(t, http.StatusCreated)
-	s.awaitIdle(t, s.client, h.ID)
+	s.awaitIdle(t, h.ID)
 	all, _ := r.at("/hook")
 	wantsDeliveries(t, all, acknowledged)
 }
