@@ -421,7 +421,7 @@ func TestRetriesHeedTheService(t *testing.T) {
 		t.Errorf("%v after %d calls", err, calls.Load())
 	}
 	answers = []string{"429 rate_limited 9"}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	if _, err := c.Quota(ctx); !errors.Is(err, client.RateLimited) {
 		t.Errorf("the context ended: %v", err)

@@ -17,7 +17,7 @@ func byContract(t *testing.T) *http.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &http.Client{Timeout: time.Minute, Transport: checked{t, checker}}
+	return &http.Client{Timeout: 3 * time.Minute, Transport: checked{t, checker}}
 }
 
 type checked struct {

@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"strconv"
 	"testing"
-	"time"
 
 	_ "github.com/mattn/go-sqlite3"
 	"github.com/nats-io/nats-server/v2/server"
@@ -82,7 +81,7 @@ func serve(args []string) error {
 		return err
 	}
 	s.Start()
-	if !s.ReadyForConnections(10 * time.Second) {
+	if !s.ReadyForConnections(patience) {
 		return errors.New("not ready")
 	}
 	fmt.Println("ready")
@@ -96,7 +95,7 @@ func consumeDurable(args []string) error {
 	if err != nil {
 		return err
 	}
-	s, err := consumer.NewSubscriber(consumer.Config{Conn: nc, Durable: "d", AckWait: 300 * time.Millisecond})
+	s, err := consumer.NewSubscriber(consumer.Config{Conn: nc, Durable: "d", AckWait: ackWait})
 	if err != nil {
 		return err
 	}

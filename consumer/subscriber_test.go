@@ -100,12 +100,11 @@ func TestAHandlerThatTakesLongerThanAckWaitKeepsItsMessage(t *testing.T) {
 	t.Parallel()
 	nc := connect(t, startServer(t))
 	makeDecisions(t, nc, 1).capture(0, "anna", 2)
-	const wait = 400 * time.Millisecond
-	config := consumer.Config{Conn: nc, Durable: "d", AckWait: wait}
+	config := consumer.Config{Conn: nc, Durable: "d", AckWait: ackWait}
 	first := subscribe(t, newSubscriber(t, config), "DECISIONS_0")
 	msg := wantNext(t, first, "0-1", 1)
 	second := subscribe(t, newSubscriber(t, config), "DECISIONS_0")
-	wantNothing(t, second, 4*wait)
+	wantNothing(t, second, 2*ackWait)
 	msg.Ack()
 	select {
 	case msg = <-first:
@@ -119,7 +118,7 @@ func TestAHandlerThatTakesLongerThanAckWaitKeepsItsMessage(t *testing.T) {
 
 func TestSubscribersOfOneDurableShareItsMessagesInOrder(t *testing.T) {
 	t.Parallel()
-	const n, subscribers = 200, 3
+	const n, subscribers = 2_000, 3
 	server := startServer(t)
 	makeDecisions(t, connect(t, server), 1).capture(0, "anna", n)
 	var mu sync.Mutex

@@ -20,7 +20,7 @@ func TestWatermillSuite(t *testing.T) {
 	make := func(t *testing.T, durable string) (message.Publisher, message.Subscriber) {
 		return &publisher{js: jetStream(t, nc)}, subscriberOfSuite(t, nc, durable)
 	}
-	features := tests.Features{ConsumerGroups: true, GuaranteedOrder: true, Persistent: true}
+	features := tests.Features{ConsumerGroups: true, GuaranteedOrder: true, Persistent: true, ForceShort: true} // of 10,000 messages it loses patience
 	tests.TestPubSub(t, features,
 		func(t *testing.T) (message.Publisher, message.Subscriber) { return make(t, "suite") }, make)
 }

@@ -17,7 +17,7 @@ import (
 
 // TestStoryHasEveryOutcome plays the story and looks at what was decided in it.
 func TestStoryHasEveryOutcome(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // only a failing test waits that long
 	defer cancel()
 	dir := filepath.Join(t.TempDir(), "new")
 	var stdout bytes.Buffer

@@ -22,7 +22,7 @@ import (
 
 var (
 	seed     = flag.Uint64("seed", 1, "the seed of TestAnyRequestIsAnsweredByTheContract; 0 draws one, as make fuzz does")
-	requests = flag.Int("requests", 20_000, "how many requests TestAnyRequestIsAnsweredByTheContract sends")
+	requests = flag.Int("requests", 10_000, "how many requests TestAnyRequestIsAnsweredByTheContract sends")
 )
 
 // TestAnyRequestIsAnsweredByTheContract sends requests made of the contract, right and wrong ones, to the real service. Every
@@ -98,7 +98,7 @@ func (s *service) drivers(t *testing.T, n int) []*driver {
 	reader := s.operator(t, "token", "issue", "--account", "demo", "--scope", "jobs:read")
 	s.settle(t)
 	tokens := []string{ops.token, s.token, limited.token, reader, revoked, unknownToken, s.token[:30], ""}
-	plain := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: n}}
+	plain := &http.Client{Timeout: patience, Transport: &http.Transport{MaxIdleConnsPerHost: n}}
 	t.Cleanup(plain.CloseIdleConnections)
 	drivers := make([]*driver, n)
 	for i := range drivers {

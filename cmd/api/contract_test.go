@@ -86,25 +86,7 @@ func (s *service) checkEvents(t *testing.T) {
 		return
 	}
 	defer o.Close()
-	for p := range o.Ledger.Partitions {
-		heads, err := o.Ledger.Heads(ctx, p)
-		if err != nil {
-			return
-		}
-		for batch, err := range o.Ledger.ReadTo(ctx, events.Decisions, p, nil, 0, heads.Decisions) {
-			if err != nil {
-				return
-			}
-			for _, m := range batch {
-				checkEvent(t, m, p)
-			}
-		}
-	}
-}
-
-func checkEvent(t *testing.T, m events.Message, partition int) {
-	t.Helper()
-	types, err := theEvents().CheckDecision(m, partition)
+	types, err := theEvents().CheckLedger(ctx, o.Ledger, o.Ledger.Partitions)
 	if err != nil {
 		t.Errorf("not by the contract of events: %v", err)
 	}

@@ -22,7 +22,10 @@ import (
 )
 
 // patience is how long a test waits for what should happen at once. Only a failing test waits that long.
-const patience = time.Minute
+const patience = 3 * time.Minute
+
+// soon is longer than anything takes that is to be over within seconds, and shorter than what it must not wait for.
+const soon = 20 * time.Second
 
 // The two commands, built for these tests.
 var apiBinary, projectorBinary string
@@ -41,6 +44,7 @@ func buildAndRun(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "%s: %v\n%s", build, err, output)
 		return 1
 	}
+	os.Setenv("OTEL_BSP_SCHEDULE_DELAY", "10") // milliseconds until spans are sent
 	code := m.Run()
 	if code == 0 && everythingRan() {
 		return unexercised()

@@ -152,7 +152,7 @@ func TestReplayAndRebuildSendNothing(t *testing.T) {
 	}
 	s = startBinary(t, s.data, allowLoopback...)
 	s.capture(t, jobURL(6)).wants(t, http.StatusCreated)
-	s.awaitIdle(t, s.client, h.ID)
+	s.awaitIdle(t, h.ID)
 	all, _ := r.at("/hook")
 	if wantsOnceEach(t, all); len(all) != 6 {
 		t.Errorf("it was sent\n%s", linesOf(all))

@@ -144,7 +144,7 @@ func (r *receiver) at(path string) (all []received, grew <-chan struct{}) {
 // await returns what came to a path, once that is enough.
 func (r *receiver) await(t *testing.T, path string, enough func([]received) bool) []received {
 	t.Helper()
-	timeout := time.After(2 * patience)
+	timeout := time.After(patience)
 	for {
 		all, grew := r.at(path)
 		if enough(all) {

@@ -214,10 +214,13 @@ func TestProjectorKilledUnderLoad(t *testing.T) {
 	var asking sync.WaitGroup
 	var next, acknowledged atomic.Int64
 	jobs := make([]string, captures)
-	kill := make(chan struct{})
+	kill, killed := make(chan struct{}), make(chan struct{})
 	for range 16 {
 		asking.Go(func() {
 			for i := next.Add(1) - 1; i < captures; i = next.Add(1) - 1 {
+				if i >= captures/2 { // some are to come after it, however late this test gets to kill
+					<-killed
+				}
 				captured, err := anna.capture(ctx, fmt.Sprint(i))
 				if err != nil {
 					t.Error(err)
@@ -233,6 +236,7 @@ func TestProjectorKilledUnderLoad(t *testing.T) {
 	select {
 	case <-kill:
 	case <-ctx.Done():
+		close(killed)
 		t.Fatalf("only %d captures were acknowledged", acknowledged.Load())
 	}
 	victim := 0
@@ -241,6 +245,7 @@ func TestProjectorKilledUnderLoad(t *testing.T) {
 		victim = 1
 	}
 	projectors[victim].kill(t)
+	close(killed)
 	left := captures - acknowledged.Load()
 	asking.Wait()
 	t.Logf("killed projector %d with %d captures to go", victim, left)

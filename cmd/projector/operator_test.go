@@ -103,16 +103,17 @@ func TestUnreachableServerIsToldAtOnce(t *testing.T) {
 		if err == nil || strings.Contains(err.Error(), "\n") || errors.Is(err, cli.ErrUsage) {
 			t.Errorf("%s: %v", args, err)
 		}
-		if took := time.Since(began); took > 5*time.Second {
+		if took := time.Since(began); took >= 10*time.Second {
 			t.Errorf("%s: it took %s to say so", args, took)
 		}
 	}
 }
 
 func TestOperatorAsksWhetherAProjectorRuns(t *testing.T) {
+	t.Parallel()
 	url := natsServer(t)
 	mustOperate(t, "init", "--nats", url, "--partitions", "1")
-	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second) // long enough to record it
 	defer cancel()
 	err := run(ctx, []string{"account", "open", "anna", "--nats", url}, io.Discard, io.Discard)
 	if err == nil || !strings.Contains(err.Error(), "recorded at 0-1") || !strings.Contains(err.Error(), "is a projector running?") {

@@ -76,6 +76,7 @@ func TestOneTraceOfSeveralProcesses(t *testing.T) {
 	const trace = "4bf92f3577b34da6a3ce929d0e0e4736"
 	var mu sync.Mutex
 	spans := map[string]int{} // by program and name
+	came := make(chan struct{}, 1)
 	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		var sent collected.ExportTraceServiceRequest
 		body, err := io.ReadAll(r.Body)
@@ -84,6 +85,12 @@ func TestOneTraceOfSeveralProcesses(t *testing.T) {
 		}
 		mu.Lock()
 		defer mu.Unlock()
+		defer func() {
+			select {
+			case came <- struct{}{}:
+			default:
+			}
+		}()
 		for _, resource := range sent.ResourceSpans {
 			for _, a := range resource.Resource.Attributes {
 				for _, scope := range resource.ScopeSpans {
@@ -99,6 +106,7 @@ func TestOneTraceOfSeveralProcesses(t *testing.T) {
 	t.Cleanup(collector.Close)
 	nats := natsServer(t)
 	mustOperate(t, "init", "--nats", nats, "--partitions", "1")
+	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "10") // milliseconds
 	api, base := service(t, "--nats", nats, "--data", t.TempDir(), "--otlp-endpoint", collector.URL)
 	p := spawn(t, "projector", "run", "--nats", nats, "--data", t.TempDir(), "--otlp-endpoint", collector.URL)
 	p.await(t, "msg=deciding")
@@ -116,12 +124,23 @@ func TestOneTraceOfSeveralProcesses(t *testing.T) {
 		t.Fatalf("%+v, %v", answer, err)
 	}
 	answer.Body.Close()
-	p.interrupt(t) // they send what they have
-	api.interrupt(t)
 	want := map[string]int{
 		"jobtally-api: POST /api/jobs": 1, "jobtally-api: append requests.0": 1, "jobtally-api: fold": 1,
 		"jobtally-projector: decide": 1, "jobtally-projector: fold": 1,
 	}
+	all := func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(spans) == len(want)
+	}
+	for ctx := within(t); !all() && ctx.Err() == nil; {
+		select {
+		case <-came:
+		case <-ctx.Done():
+		}
+	}
+	p.interrupt(t) // which sends what they may have beyond that
+	api.interrupt(t)
 	mu.Lock()
 	defer mu.Unlock()
 	if !maps.Equal(spans, want) {

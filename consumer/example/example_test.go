@@ -23,7 +23,7 @@ import (
 )
 
 // patience is how long a test waits for what has to come.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // binaries has the service and this program, built for these tests.
 var binaries string

@@ -34,6 +34,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// patience bounds every wait of a test: only a failing one waits that long.
+const patience = 3 * time.Minute
+
 func behave(ctx context.Context, behaviour string, args []string, stdout io.Writer) error {
 	switch behaviour {
 	case "echo":
@@ -64,7 +67,7 @@ func process(t *testing.T, behaviour string, args ...string) *exec.Cmd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, self, args...)
 	cmd.Args[0] = "name"
@@ -114,7 +117,7 @@ func TestSecondSignalKills(t *testing.T) {
 	// The handler is taken off at the same time as the context ends, in no order: until then a signal does nothing.
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	for deadline := time.NewTimer(10 * time.Second); ; {
+	for deadline := time.NewTimer(patience); ; {
 		cmd.Process.Signal(syscall.SIGINT)
 		again := time.NewTimer(20 * time.Millisecond)
 		select {

@@ -17,7 +17,7 @@ import (
 )
 
 // patience is how long a test waits for what should happen at once. Only a failing test waits that long.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // ledger is the decisions of one partition, which are told in history as soon as they are folded.
 type ledger struct {

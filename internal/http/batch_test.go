@@ -137,7 +137,7 @@ func TestItemsThatAreInvalid(t *testing.T) {
 func TestBatchIsChargedByItsItems(t *testing.T) {
 	n := newNode(t)
 	limits := Limits{RequestsPerSecond: 1, Loopback: true} // 10 at once
-	handler := NewHandler(Config{Backend: n.Backend, Now: func() time.Time { return n.now }, Limits: limits})
+	handler := NewHandler(Config{Backend: n.Backend, Now: func() time.Time { return n.now }, Limits: limits, gateNow: n.clock})
 	send := func(path, body string) int {
 		r := httptest.NewRequest("POST", path, strings.NewReader(body))
 		r.Header.Set("Authorization", "Bearer "+n.bob.Reveal())

@@ -40,8 +40,8 @@ type visitor[K comparable] struct {
 }
 
 // newGate returns a gate that admits rate requests a second of each client, and atOnce at the same time; 0 is any number.
-func newGate[K comparable](rate uint, atOnce uint) *gate[K] {
-	g := &gate[K]{atOnce: int(atOnce), maxIdle: maxIdleClients, now: time.Now, clients: map[K]*visitor[K]{}}
+func newGate[K comparable](rate, atOnce uint, now func() time.Time) *gate[K] {
+	g := &gate[K]{atOnce: int(atOnce), maxIdle: maxIdleClients, now: now, clients: map[K]*visitor[K]{}}
 	if rate > 0 {
 		g.interval = time.Second / time.Duration(rate)
 	}

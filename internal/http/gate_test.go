@@ -17,8 +17,8 @@ type watched struct {
 }
 
 func newWatched(rate, atOnce uint) *watched {
-	w := &watched{newGate[netip.Addr](rate, atOnce), time.Unix(1_700_000_000, 0)}
-	w.gate.now = func() time.Time { return w.at }
+	w := &watched{at: time.Unix(1_700_000_000, 0)}
+	w.gate = newGate[netip.Addr](rate, atOnce, func() time.Time { return w.at })
 	return w
 }
 

@@ -113,7 +113,8 @@ type Config struct {
 	// TrustedProxies are the networks of the proxies whose X-Forwarded-For is believed. Default: none is.
 	TrustedProxies []netip.Prefix
 
-	takeTimeout time.Duration // tests shorten it
+	takeTimeout time.Duration    // tests shorten it
+	gateNow     func() time.Time // by which rates are measured; tests stop it
 }
 
 // The time-outs of a server. The reading one covers the wait for a decision too: when it passes, net/http cancels
@@ -176,6 +177,9 @@ func (cfg Config) withDefaults() Config {
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.gateNow == nil {
+		cfg.gateNow = time.Now
 	}
 	if cfg.takeTimeout == 0 {
 		cfg.takeTimeout = takeTimeout

@@ -43,9 +43,9 @@ type limiter struct {
 func newLimiter(cfg Config) *limiter {
 	return &limiter{
 		proxies: cfg.TrustedProxies, loopback: cfg.Limits.Loopback, log: cfg.Log,
-		byAddress: newGate[netip.Addr](cfg.Limits.RequestsPerSecondPerAddress, cfg.Limits.RequestsAtOncePerAddress),
-		byToken:   newGate[events.Digest](cfg.Limits.RequestsPerSecond, cfg.Limits.RequestsAtOnce),
-		streams:   newGate[events.Digest](0, cfg.Limits.StreamsAtOnce),
+		byAddress: newGate[netip.Addr](cfg.Limits.RequestsPerSecondPerAddress, cfg.Limits.RequestsAtOncePerAddress, cfg.gateNow),
+		byToken:   newGate[events.Digest](cfg.Limits.RequestsPerSecond, cfg.Limits.RequestsAtOnce, cfg.gateNow),
+		streams:   newGate[events.Digest](0, cfg.Limits.StreamsAtOnce, cfg.gateNow),
 	}
 }
 

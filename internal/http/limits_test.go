@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"jobtally/internal/capture"
 	"jobtally/internal/events"
@@ -32,7 +33,7 @@ func newLimitedNode(t *testing.T, limits Limits) *limitedNode {
 
 func (n *limitedNode) build(limits Limits) {
 	n.handler = NewHandler(Config{
-		Backend: n.Backend, Limits: limits, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
+		Backend: n.Backend, Limits: limits, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, gateNow: n.clock,
 		Log: slog.New(slog.NewJSONHandler(&n.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 }
@@ -219,7 +220,7 @@ func TestAProxyThatIsNotNamedIsWarnedOf(t *testing.T) {
 }
 
 func BenchmarkLimited(b *testing.B) {
-	g := newGate[netip.Addr](1_000_000_000, 1_000_000)
+	g := newGate[netip.Addr](1_000_000_000, 1_000_000, time.Now)
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		for n := 0; pb.Next(); n++ {

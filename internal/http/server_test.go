@@ -70,7 +70,7 @@ func dial(t *testing.T, address string) peer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil { // only a failing test waits that long
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil { // only a failing test waits that long
 		t.Fatal(err)
 	}
 	return peer{conn, bufio.NewReader(conn)}
@@ -139,7 +139,7 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 		p.closed(t)
 	})
 	t.Run("half a body is sent", func(t *testing.T) {
-		address, _ := n.listening(t, Limits{}, func(s *nethttp.Server) { s.ReadTimeout = short })
+		address, _ := n.listening(t, Limits{}, func(s *nethttp.Server) { s.ReadTimeout = 2 * time.Second })
 		p := dial(t, address)
 		p.say(t, capture+`{"source_url":`)
 		if body := p.answered(t, 400); !strings.Contains(body, "the body did not arrive in full") {
@@ -193,7 +193,7 @@ func TestConnectionsAreLimited(t *testing.T) {
 			first.closed(t)
 			first.Close()
 			for begun := time.Now(); !admitted(address); { // the server is about to find out
-				if time.Since(begun) > time.Minute {
+				if time.Since(begun) > patience {
 					t.Fatal("the place of a connection that is closed is not free")
 				}
 			}

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"jobtally/internal/contracttest"
@@ -24,7 +25,7 @@ import (
 )
 
 // patience is how long a stream has to say what it should say at once.
-const patience = 20 * time.Second
+const patience = 3 * time.Minute
 
 // streaming serves the node on loopback, with a beat each so often.
 func (n *node) streaming(t *testing.T, change func(*Config, *nethttp.Server)) *httptest.Server {
@@ -264,12 +265,14 @@ func TestHeadOfAStream(t *testing.T) {
 
 // TestStreamsOutliveTheTimeOuts has a stream go on for longer than the server gives an answer, over HTTP/1.1 and HTTP/2.
 func TestStreamsOutliveTheTimeOuts(t *testing.T) {
+	t.Parallel()
+	const short = 2 * time.Second
 	for _, h2 := range []bool{false, true} {
 		t.Run(fmt.Sprintf("HTTP/2 %t", h2), func(t *testing.T) {
 			n := newNode(t)
 			s := n.streaming(t, func(cfg *Config, server *nethttp.Server) {
-				cfg.BeatEvery, cfg.takeTimeout = 20*time.Millisecond, 100*time.Millisecond
-				server.ReadTimeout, server.WriteTimeout = 150*time.Millisecond, 150*time.Millisecond
+				cfg.BeatEvery, cfg.takeTimeout = 200*time.Millisecond, short
+				server.ReadTimeout, server.WriteTimeout = short, short
 			})
 			s.EnableHTTP2 = h2
 			s.StartTLS()
@@ -280,11 +283,8 @@ func TestStreamsOutliveTheTimeOuts(t *testing.T) {
 			}
 			began := time.Now()
 			x.wants(t, "retry: 3000\n:\nid: 0-5\n")
-			for range 20 {
+			for time.Since(began) < 2*short {
 				x.wants(t, ":\nid: 0-5\n")
-			}
-			if time.Since(began) < 300*time.Millisecond {
-				t.Error("it beats too often")
 			}
 			n.captured(t, "anna", 1)
 			for {
@@ -351,7 +351,7 @@ func handlers(t *testing.T) int {
 func awaitNoHandlers(t *testing.T, n *node) {
 	t.Helper()
 	for began := time.Now(); handlers(t) > 0 || n.feed.Clients() > 0; time.Sleep(10 * time.Millisecond) {
-		if time.Since(began) > time.Minute {
+		if time.Since(began) > patience {
 			t.Fatalf("%d streams are there, and %d clients", handlers(t), n.feed.Clients())
 		}
 	}
@@ -364,7 +364,7 @@ func TestAClientThatTakesNothingIsCutOff(t *testing.T) {
 			n := newNode(t)
 			ended := make(chan feed.End, 10)
 			s := n.streaming(t, func(cfg *Config, _ *nethttp.Server) {
-				cfg.takeTimeout = 200 * time.Millisecond
+				cfg.takeTimeout = 2 * time.Second
 				cfg.Observer.Streams.Ended = func(why feed.End) { ended <- why }
 			})
 			s.EnableHTTP2 = h2
@@ -414,7 +414,9 @@ func (fromLoopback) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127
 
 // TestAClientThatTakesLittleIsNotCutOff has one read so slowly that what is written at once takes it several times as long as
 // one has that takes nothing.
-func TestAClientThatTakesLittleIsNotCutOff(t *testing.T) {
+func TestAClientThatTakesLittleIsNotCutOff(t *testing.T) { synctest.Test(t, takingLittle) }
+
+func takingLittle(t *testing.T) {
 	const captures, took = 400, 4 << 10
 	n := newNode(t)
 	for i := range captures {
@@ -481,14 +483,14 @@ func TestStoppingEndsStreamsAtOnce(t *testing.T) {
 	s := n.started(t, asIs)
 	x := open(t, s, n.anna, "")
 	x.wants(t, "retry: 3000\n…")
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	began := time.Now()
 	if err := s.Config.Shutdown(ctx); err != nil {
 		t.Fatal(err)
 	}
 	x.wantsEnd(t)
-	if took := time.Since(began); took > 2*time.Second {
+	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("stopping took %s", took)
 	}
 }
@@ -508,14 +510,14 @@ func TestStreamsAreLimited(t *testing.T) {
 	open(t, s, n.bob, "").wants(t, "retry: 3000\n…") // streams are no requests at once, and bob has his own
 	first.Body.Close()
 	for began := time.Now(); n.feed.Clients() > 2; time.Sleep(time.Millisecond) {
-		if time.Since(began) > time.Minute {
+		if time.Since(began) > patience {
 			t.Fatal("the stream does not end")
 		}
 	}
 	for began := time.Now(); ; time.Sleep(time.Millisecond) { // it leaves the limits just after the feed
 		if x := open(t, s, n.anna, ""); x.StatusCode == 200 {
 			return
-		} else if time.Since(began) > time.Minute {
+		} else if time.Since(began) > patience {
 			t.Fatal("who left counts still")
 		}
 	}

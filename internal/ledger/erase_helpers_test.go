@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -19,26 +20,29 @@ func nothing(int, int) {}
 // secret is in the request and in the decision of an account under a number.
 func secret(account string, n uint64) string { return fmt.Sprintf("secret-%s-%d-", account, n) }
 
-// record appends a request of each account in order, each of so many bytes, and the decisions on them.
+// record appends a request of each account in order, each of so many bytes, and the decisions on them. Those of one account
+// that stand behind each other are appended together.
 func record(t *testing.T, l *Ledger, size int, accounts ...string) {
 	t.Helper()
-	before := heads(t, l)
-	asked := make([]outcome, len(accounts))
+	before, ctx := heads(t, l), within(t)
 	decisions := make([]events.Message, len(accounts))
-	ctx := within(t)
+	var group []*events.Request
 	for i, account := range accounts {
 		n := before.Requests + uint64(i) + 1
 		r := request(secret(account, n) + strings.Repeat("x", 8))
 		r.Account = account
 		r.Body.(*events.JobCaptureRequested).Job.Description = strings.Repeat("x", size)
-		at, err := l.Append(ctx, r)
-		asked[i] = outcome{r.ID, at, err}
-		if err != nil || at.Sequence != n {
-			t.Fatalf("request %d has position %s: %v", n, at, err)
-		}
 		decisions[i] = events.Message{
 			Subject: "jobs.0." + account + ".captured", Data: []byte(secret(account, n) + strings.Repeat("x", size)),
 		}
+		if group = append(group, r); len(group) < maxGroup && i+1 < len(accounts) && accounts[i+1] == account {
+			continue
+		}
+		at, errs := l.AppendAll(ctx, group)
+		if err := errors.Join(errs...); err != nil || at[len(at)-1].Sequence != n {
+			t.Fatalf("requests up to %d have positions up to %s: %v", n, at[len(at)-1], err)
+		}
+		group = nil
 	}
 	if err := l.AppendDecisions(ctx, 0, before.Decisions, decisions); err != nil {
 		t.Fatal(err)

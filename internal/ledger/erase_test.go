@@ -329,28 +329,29 @@ func TestAppendsGoOnDuringAnErasure(t *testing.T) {
 	at := decideErasure(t, l, "anna", 100)
 	ctx, cancel := context.WithCancel(within(t))
 	defer cancel()
-	slowest, appended := time.Duration(0), 0
-	done := make(chan struct{})
+	slowest := time.Duration(0)
+	appended, done := make(chan struct{}, 1), make(chan struct{})
 	go func() {
 		defer close(done)
-		for ; ctx.Err() == nil; appended++ {
+		for n := 0; ctx.Err() == nil; n++ {
 			began := time.Now()
-			if _, err := l.Append(within(t), request(fmt.Sprint("during-", appended))); err != nil {
+			if _, err := l.Append(within(t), request(fmt.Sprint("during-", n))); err != nil {
 				t.Error(err)
 				return
 			}
 			slowest = max(slowest, time.Since(began))
+			select {
+			case appended <- struct{}{}:
+			default:
+			}
 		}
 	}()
 	began := time.Now()
-	must[int](t)(l.Erase(ctx, "anna", at, nothing))
+	must[int](t)(l.Erase(ctx, "anna", at, func(int, int) { await(t, appended) })) // one after each message that is removed
 	took := time.Since(began)
 	cancel()
 	await(t, done)
-	t.Logf("200 messages of 2 KB in %v, meanwhile %d appends, the slowest of %v", took, appended, slowest)
-	if appended < 50 {
-		t.Fatalf("%d appends in %v", appended, took)
-	}
+	t.Logf("200 messages of 2 KB in %v, the slowest append meanwhile took %v", took, slowest)
 }
 
 // Each replica removes what it has. The log of their Raft group keeps a copy until it is compacted.

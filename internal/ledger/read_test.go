@@ -294,25 +294,27 @@ func TestReadGoesOnWhenTheServerIsBack(t *testing.T) {
 func TestReadBoundsABatchInBytes(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
-	const n = 400
-	ctx := within(t)
-	outcomes := make(chan outcome, n)
-	for i := range n {
-		r := request(fmt.Sprint("large-", i))
-		r.Body.(*events.JobCaptureRequested).Job.Description = strings.Repeat("x", 250<<10)
-		go func() {
-			position, err := l.Append(ctx, r)
-			for errors.Is(err, events.ErrUnavailable) { // so much at once is refused
-				position, err = l.Append(ctx, r)
-			}
-			outcomes <- outcome{r.ID, position, err}
-		}()
+	const n = 40 // several batches
+	requests := make([]*events.Request, n)
+	for i := range requests {
+		requests[i] = request(fmt.Sprint("large-", i))
+		requests[i].Body.(*events.JobCaptureRequested).Job.Description = strings.Repeat("x", 250<<10)
 	}
-	wantRecorded(t, l, take(t, outcomes, n))
-	after := uint64(0)
-	for batch, err := range l.Read(ctx, events.Requests, 0, 0) {
+	if _, errs := l.AppendAll(within(t), requests); errors.Join(errs...) != nil {
+		t.Fatal(errors.Join(errs...))
+	}
+	ctx, cancel := context.WithCancel(within(t))
+	r := reader{l: l, stream: events.Requests}
+	wait, err := r.start(ctx)
+	defer func() { cancel(); wait() }()
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, func() bool { return len(r.arrived) == n }) // as for a reader that does not keep up
+	for r.after < n {
+		batch, err := r.gather(ctx)
 		if err != nil {
-			t.Fatalf("after %d: %v", after, err)
+			t.Fatalf("after %d: %v", r.after, err)
 		}
 		size := 0
 		for _, m := range batch {
@@ -320,9 +322,6 @@ func TestReadBoundsABatchInBytes(t *testing.T) {
 		}
 		if size > maxReadLen+256<<10 {
 			t.Fatalf("a batch of %d bytes", size)
-		}
-		if after = batch[len(batch)-1].Sequence; after == n {
-			return
 		}
 	}
 }

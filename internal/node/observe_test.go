@@ -1,6 +1,7 @@
 package node_test
 
 import (
+	"context"
 	"errors"
 	"sync/atomic"
 	"testing"
@@ -50,7 +51,9 @@ func TestLagIsOfWhatIsNotFolded(t *testing.T) {
 		t.Errorf("once it is folded: %+v", got)
 	}
 	e.halt()
-	if got, err := follower.Lag(within(t), p); !errors.Is(err, events.ErrUnavailable) {
+	soonOver, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond) // nobody answers
+	defer cancel()
+	if got, err := follower.Lag(soonOver, p); !errors.Is(err, events.ErrUnavailable) {
 		t.Errorf("of a server that is gone: %+v, %v", got, err)
 	}
 }

@@ -93,7 +93,7 @@ func TestOperatorIsToldWhy(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), step.says) || (step.is != nil && !errors.Is(err, step.is)) {
 			t.Errorf("%s: %v, want %q", step.what, err, step.says)
 		}
-		if took := time.Since(began); took > 5*time.Second {
+		if took := time.Since(began); took >= 10*time.Second {
 			t.Errorf("%s: it took %s to say so", step.what, took)
 		}
 	}
@@ -139,8 +139,9 @@ func TestOperatorWaitsForAStartingService(t *testing.T) {
 }
 
 func TestOperatorHearsWhatBecameOfTheRequest(t *testing.T) {
+	t.Parallel()
 	e := serve(t, 1)
-	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second) // long enough to record it
 	defer cancel()
 	_, err := opens(ctx, config("", e.url), "anna")
 	if err == nil || !strings.Contains(err.Error(), "recorded at 0-1, but undecided") || !strings.Contains(err.Error(), "is a projector running?") {

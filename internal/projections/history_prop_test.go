@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -162,7 +163,10 @@ func TestDecidingFromTheFileIsDecidingFromEverything(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	outcomes := map[string]int{}
-	rapid.Check(t, func(rt *rapid.T) {
+	checkUntilHad(t, outcomes, []string{
+		"captured", "duplicated", "rejected", "repeated", "refused", "opened", "plan_changed", "token_issued", "token_revoked",
+		"updated", "deleted", "not_found", "version_conflict",
+	}, func(rt *rapid.T) {
 		requests := drawRequests(rt)
 		want, state := decideAll(requests)
 		db, remove := freshDB(rt, dir)
@@ -196,13 +200,17 @@ func TestDecidingFromTheFileIsDecidingFromEverything(t *testing.T) {
 		}
 		auditDB(t, db, want, state)
 	})
-	// Some hundred draws may have no repetition: those of TestEveryAnswerIsTheOraclesAnswer do, and so do the retries of TestFaults.
-	for _, outcome := range []string{
-		"captured", "duplicated", "rejected", "refused", "opened", "plan_changed", "token_issued", "token_revoked",
-		"updated", "deleted", "not_found", "version_conflict",
-	} {
-		if outcomes[outcome] == 0 {
-			t.Errorf("nothing was %s: %v", outcome, outcomes)
+}
+
+// checkUntilHad checks a property until its draws had all that is wanted, which those of one check may lack by chance.
+func checkUntilHad(t *testing.T, had map[string]int, wanted []string, property func(*rapid.T)) {
+	t.Helper()
+	lacking := wanted
+	for try := 0; len(lacking) > 0; try++ {
+		if try == 20 {
+			t.Fatalf("no draw had %q: %v", lacking, had)
 		}
+		rapid.Check(t, property)
+		lacking = slices.DeleteFunc(slices.Clone(wanted), func(what string) bool { return had[what] > 0 })
 	}
 }

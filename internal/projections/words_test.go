@@ -84,7 +84,7 @@ func TestEveryCharacterIsFoundByItself(t *testing.T) {
 				t.Errorf("%U has the word %q, which has the words %q", c, word, again)
 			}
 		})
-		if upper := unicode.ToUpper(c); !unicode.Is(unicode.Mn, c) && !slices.Equal(queryWords(string(c)), queryWords(string(upper))) {
+		if upper := unicode.ToUpper(c); upper != c && !unicode.Is(unicode.Mn, c) && !slices.Equal(queryWords(string(c)), queryWords(string(upper))) {
 			t.Errorf("%U has the words %q, in upper case %q", c, queryWords(string(c)), queryWords(string(upper)))
 		}
 	}
@@ -171,11 +171,14 @@ func TestTheBeginningOfALongTextIsSearched(t *testing.T) {
 	tr.ask("a", openWith(-1))
 	for i := range chunkSize + 10 {
 		body := captureOf(november, fmt.Sprintf("https://example.com/%d", i))
-		body.Job.Description = "begins " + strings.Repeat([]string{"plain ", "Ümläut "}[i%2], 3000) + "middle" + strings.Repeat(" ", searchedLength) + "ends"
+		body.Job.Description = "begins"
+		if text, long := map[int]string{0: " plain", 1: " Ümläut"}[i%16]; long { // 3,000 of the second are too long for what comes behind
+			body.Job.Description += strings.Repeat(text, 3000) + " middle" + strings.Repeat(" ", searchedLength) + "ends"
+		}
 		tr.ask("a", body)
 	}
 	tr.settle()
-	for word, want := range map[string]int{"begins": chunkSize + 10, "middle": chunkSize/2 + 5, "ends": 0} {
+	for word, want := range map[string]int{"begins": chunkSize + 10, "middle": chunkSize/16 + 1, "ends": 0} {
 		if jobs := slices.Concat(tr.pages("a", capture.JobQuery{Text: word, Limit: 2 * chunkSize})...); len(jobs) != want {
 			t.Errorf("%d jobs have the word %s, want %d", len(jobs), word, want)
 		}

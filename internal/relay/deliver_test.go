@@ -284,7 +284,7 @@ func TestWhatEndpointsAnswer(t *testing.T) {
 			w.Header().Set("Location", secret.URL)
 			w.WriteHeader(http.StatusTemporaryRedirect)
 		}, "it answered 307: redirects are not followed; register the URL that it leads to"},
-		{"nothing, ever", func(http.ResponseWriter, string) { <-release }, "it did not answer within 200ms"},
+		{"nothing, ever", func(http.ResponseWriter, string) { <-release }, "it did not answer within 3s"},
 		{"a status of its own", func(w http.ResponseWriter, _ string) { w.WriteHeader(599) }, "it answered 599"},
 		{"a huge body", func(w http.ResponseWriter, _ string) { io.CopyN(w, zeros{}, 1<<30) }, ""},
 		{"a body without end", func(w http.ResponseWriter, _ string) {
@@ -304,7 +304,7 @@ func TestWhatEndpointsAnswer(t *testing.T) {
 			h, rcv := newHouse(t), receive(t, c.answer)
 			t.Cleanup(func() { close(release) }) // before the receiver is closed, which waits for its answers
 			cfg := h.config()
-			cfg.RootCAs, cfg.timeout = rcv.trusted(), 200*time.Millisecond
+			cfg.RootCAs, cfg.timeout = rcv.trusted(), 3*time.Second
 			cfg.RootCAs.AddCert(secret.Certificate())
 			r := open(t, cfg)
 			e := create(t, r, "demo", rcv.URL)

@@ -23,7 +23,7 @@ import (
 )
 
 // deadline bounds every wait of a test. Nothing waits that long unless it is broken.
-const deadline = 30 * time.Second
+const deadline = 3 * time.Minute
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
