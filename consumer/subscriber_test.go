@@ -377,7 +377,6 @@ func TestAConnectionThatIsClosedEndsTheSubscriptionAndSaysSo(t *testing.T) {
 	})
 }
 
-// The server is stopped and started again while a message is in hand, and while none is.
 func TestAUserWhoIsLetInNoLongerIsToldSo(t *testing.T) {
 	t.Parallel()
 	before := &server.Options{Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir(), Users: []*server.User{
@@ -398,6 +397,7 @@ func TestAUserWhoIsLetInNoLongerIsToldSo(t *testing.T) {
 	}
 }
 
+// The server is stopped and started again while a message is in hand, and while none is.
 func TestASubscriptionGoesOnWhenTheServerWasRestarted(t *testing.T) {
 	bothWays(t, func(t *testing.T, durable string) {
 		options := &server.Options{Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir()}

@@ -304,7 +304,6 @@ func TestNamesOfConsumers(t *testing.T) {
 	}
 }
 
-// TestOneOfTwoWhoAddAtOnceIsRefused has two add a consumer of one name to the same partitions, in the same second.
 // A durable that a program made for itself is nobody's that `consumer remove` would know.
 func TestADurableOfAProgramIsNoConsumer(t *testing.T) {
 	t.Parallel()
@@ -321,6 +320,7 @@ func TestADurableOfAProgramIsNoConsumer(t *testing.T) {
 	}
 }
 
+// TestOneOfTwoWhoAddAtOnceIsRefused has two add a consumer of one name to the same partitions, in the same second.
 func TestOneOfTwoWhoAddAtOnceIsRefused(t *testing.T) {
 	t.Parallel()
 	l, _ := openEmbedded(t, t.TempDir())
