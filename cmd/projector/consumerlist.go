@@ -104,7 +104,7 @@ func reportOfConsumer(ctx context.Context, o *node.Operator, c *ledger.Consumer)
 // isErased says whether the account that a consumer reads was erased. One that was opened again since is another.
 func isErased(ctx context.Context, o *node.Operator, c *ledger.Consumer) (bool, error) {
 	p := events.PartitionOf(c.Account, o.Ledger.Partitions)
-	_, err := o.Ledger.Last(ctx, events.Decisions, p, strings.Replace(events.ErasuresSubject(p), "*", c.Account, 1))
+	_, err := o.Ledger.Last(ctx, events.Decisions, p, events.ErasedSubject(c.Account, p))
 	if errors.Is(err, events.ErrNotFound) {
 		return false, nil
 	}

@@ -85,6 +85,11 @@ func OpenedSubject(account string, partition int) string {
 	return subject(accountsSubject, partition, account, OutcomeOf(&AccountOpened{}))
 }
 
+// ErasedSubject returns the subject of the decisions that erased an account.
+func ErasedSubject(account string, partition int) string {
+	return subject(accountsSubject, partition, account, outcomeErased)
+}
+
 // ErasuresSubject returns the subject of the erasures in a partition.
 func ErasuresSubject(partition int) string {
 	return subject(accountsSubject, partition, "*", outcomeErased)

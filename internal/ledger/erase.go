@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -66,7 +65,7 @@ func (e *erasing) check(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("the erasure of account %s, %s: %w", e.account, e.position, err)
 	}
-	if m.Subject != strings.Replace(events.ErasuresSubject(e.position.Partition), "*", e.account, 1) {
+	if m.Subject != events.ErasedSubject(e.account, e.position.Partition) {
 		return fmt.Errorf("decision %s does not erase account %s: nothing is removed", e.position, e.account)
 	}
 	for _, stream := range erasedFrom {

@@ -164,7 +164,15 @@ func (n *Node) checkPruned(ctx context.Context, account string, after events.Pos
 }
 
 // pruned returns a feed.PrunedError: decisions on jobs of an account are missing after a position and before the first that is there.
+// Where an erasure takes them away that this node has not folded yet, it returns feed.ErrErased.
 func (n *Node) pruned(ctx context.Context, account string, after, first events.Position) error {
+	erased, err := n.Ledger.Last(ctx, events.Decisions, after.Partition, events.ErasedSubject(account, after.Partition))
+	if err == nil && erased.Sequence > after.Sequence {
+		return feed.ErrErased
+	}
+	if err != nil && !errors.Is(err, events.ErrNotFound) {
+		return err
+	}
 	months, err := n.Projection.Months(ctx, account, "", "9999-12", maxMonths)
 	if err != nil {
 		return err

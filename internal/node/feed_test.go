@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -266,6 +267,50 @@ func TestADecisionThatIsMissingIsNotPassedOver(t *testing.T) {
 	}
 	if s := told(t, n.Node, "bob", events.Position{}, func(s []uint64) bool { return len(s) == 5 }); !slices.Equal(s, of["bob"]) {
 		t.Errorf("bob is told %v", s)
+	}
+}
+
+// TestAnErasureThatIsNotFoldedHereIsNothingPruned has a node that only folds be behind when an account is erased, and some of its
+// decisions be removed already.
+func TestAnErasureThatIsNotFoldedHereIsNothingPruned(t *testing.T) {
+	server := serve(t, 1)
+	held, release := make(chan struct{}), make(chan struct{})
+	holding := func(holds func(*events.Decision) bool) (o node.Observer) {
+		o.Projector.Folded = func(decisions []events.Decision, _ time.Time) {
+			if slices.ContainsFunc(decisions, func(d events.Decision) bool { return holds(&d) }) {
+				held <- struct{}{}
+				<-release
+			}
+		}
+		return o
+	}
+	decider := start(t, node.Config{Dir: t.TempDir(), NATS: server.url, Decides: true, Observer: holding(func(d *events.Decision) bool {
+		_, erased := d.Body.(*events.AccountErased)
+		return erased // it removes what there is once it was told
+	})})
+	behind := start(t, node.Config{Dir: t.TempDir(), NATS: server.url, Observer: holding(func(d *events.Decision) bool { return d.Account == "bob" })})
+	defer close(release)
+	open(t, behind.Node, "anna", -1)
+	captured := mustAsk(t, behind.Node, capturing("anna", "1", "https://jobs.example.com/1"))
+	mustAsk(t, behind.Node, capturing("anna", "2", "https://jobs.example.com/2"))
+	open(t, decider.Node, "bob", -1)
+	awaitHeld(t, held)
+	mustAsk(t, decider.Node, request("anna", "erase", &events.AccountEraseRequested{}))
+	awaitHeld(t, held)
+	if err := decisionsOf(t, server.url).DeleteMsg(within(t), captured.Position.Sequence); err != nil {
+		t.Fatal(err)
+	}
+	if err := firstError(within(t), behind.Node, "anna", events.Position{}); !errors.Is(err, feed.ErrErased) {
+		t.Errorf("told %v", err)
+	}
+}
+
+func awaitHeld(t *testing.T, held <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-held:
+	case <-within(t).Done():
+		t.Fatal("it is not folded")
 	}
 }
 
