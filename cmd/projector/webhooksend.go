@@ -57,8 +57,8 @@ func (c *webhookRedriveCmd) redeliver(s *session) error {
 	}
 	return c.on(s, c.Webhooks, func(o *opened, e *webhook.Endpoint) error {
 		var report sendReport
-		if e.State != webhook.Enabled { // before anybody is asked
-			return report.refused(e, fmt.Errorf("%w: it is %s since %s", webhook.ErrNotEnabled, e.State, timeText(e.StateSince)))
+		if err := e.MayBeSent(); err != nil { // before anybody is asked
+			return report.refused(e, err)
 		}
 		if err := isDecided(s, o, e, from, to); err != nil {
 			return err
@@ -121,7 +121,7 @@ type sendReport struct {
 
 // refused returns an error, with what to do where it is that the webhook is not enabled.
 func (r *sendReport) refused(e *webhook.Endpoint, err error) error {
-	if !errors.Is(err, webhook.ErrNotEnabled) || e.State == webhook.Unreadable {
+	if !errors.Is(err, webhook.ErrNotEnabled) {
 		return err
 	}
 	nothing := "nothing"

@@ -2,6 +2,7 @@ package main
 
 import (
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 
@@ -25,8 +26,8 @@ func wantUnreadable(t *testing.T, nats, id string) {
 	if said := mustOperate(t, "webhook", "show", id, "--nats", nats); !strings.Contains(said, "\nregistered    it cannot be read: a newer version wrote it, or a person\n") {
 		t.Error(said)
 	}
-	for _, command := range []string{"enable", "redrive"} {
-		if _, err := operate(t, "webhook", command, id, "--nats", nats); err == nil || !strings.HasPrefix(err.Error(), "the webhook is stored in a form that this version cannot read") {
+	for _, command := range [][]string{{"enable"}, {"redrive"}, {"redrive", "--redeliver", "--from", "0-1", "--to", "0-1", "--yes"}} {
+		if _, err := operate(t, slices.Concat([]string{"webhook"}, command, []string{id, "--nats", nats})...); err == nil || !strings.HasPrefix(err.Error(), "the webhook is stored in a form that this version cannot read") {
 			t.Errorf("%s: %v", command, err)
 		}
 	}

@@ -61,12 +61,12 @@ func (q poisonQueue) put(ctx context.Context, a *attempt) error {
 	return err
 }
 
-// enabled reads an endpoint that may be sent events. The error is webhook.ErrNotEnabled where nothing is to be sent to it: that a
+// enabled reads an endpoint that may be sent events. The error is that of MayBeSent where nothing is to be sent to it: that a
 // person, or its receiver, said so holds for what an operator sends too.
 func (r *Relay) enabled(ctx context.Context, account, id string) (webhook.Endpoint, error) {
-	e, err := r.endpoint(ctx, account, id)
-	if err == nil && e.State != webhook.Enabled {
-		err = fmt.Errorf("%w: it is %s since %s", webhook.ErrNotEnabled, e.State, e.StateSince.UTC().Format(time.RFC3339))
+	e, err := r.Get(ctx, account, id)
+	if err == nil {
+		err = e.MayBeSent()
 	}
 	return e, err
 }

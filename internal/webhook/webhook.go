@@ -4,6 +4,7 @@ package webhook
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"jobtally/internal/events"
@@ -45,6 +46,17 @@ type Endpoint struct {
 	After       events.Position // as it was when the endpoint was registered: only what comes behind it is sent
 	Secrets     []Secret        // the first is the current one; each signs what is sent
 	Version     uint64          // changes with each change, for If-Match
+}
+
+// MayBeSent returns why an endpoint is sent no events, or nil: ErrUnreadable, or ErrNotEnabled with its state.
+func (e *Endpoint) MayBeSent() error {
+	switch e.State {
+	case Enabled:
+		return nil
+	case Unreadable:
+		return ErrUnreadable
+	}
+	return fmt.Errorf("%w: it is %s since %s", ErrNotEnabled, e.State, e.StateSince.UTC().Format(time.RFC3339))
 }
 
 // Secret is a key that deliveries are signed with, as Standard Webhooks write it: whsec_ and base64 of 32 bytes.
