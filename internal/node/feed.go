@@ -78,9 +78,8 @@ func (n *Node) readHistory(ctx context.Context, account string, after events.Pos
 	if err := n.checkHistory(ctx, account, after, to); err != nil {
 		return nil, 0, err
 	}
-	h := history{after: after}
-	// From the position itself on: what follows it is then seen to be the next link of the account's chain.
-	for batch, err := range n.Ledger.ReadTo(ctx, events.Decisions, after.Partition, events.Decisions.SubjectsOf(account, after.Partition), max(after.Sequence, 1)-1, to) {
+	var h history
+	for batch, err := range n.Ledger.ReadTo(ctx, events.Decisions, after.Partition, events.Decisions.SubjectsOf(account, after.Partition), after.Sequence, to) {
 		if err != nil {
 			return nil, 0, err
 		}
@@ -88,6 +87,11 @@ func (n *Node) readHistory(ctx context.Context, account string, after events.Pos
 			d, err := events.DecodeDecision(m, after.Partition)
 			if err != nil {
 				return nil, 0, err
+			}
+			if h.last == nil { // only now: most who come back missed nothing
+				if h.last, err = n.decisionAt(ctx, account, after); err != nil {
+					return nil, 0, err
+				}
 			}
 			if !h.take(&d) {
 				if len(h.told) > 0 {
@@ -103,10 +107,28 @@ func (n *Node) readHistory(ctx context.Context, account string, after events.Pos
 	return h.told, to, nil
 }
 
+// decisionAt returns the decision at a position, or nil where none is on the account.
+func (n *Node) decisionAt(ctx context.Context, account string, p events.Position) (*events.Decision, error) {
+	if p.Sequence == 0 {
+		return nil, nil
+	}
+	m, err := n.Ledger.Get(ctx, events.Decisions, p)
+	if errors.Is(err, events.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	d, err := events.DecodeDecision(m, p.Partition)
+	if err != nil || d.Account != account {
+		return nil, err
+	}
+	return &d, nil
+}
+
 // history is what is read of the events of an account after a position.
 type history struct {
-	after  events.Position
-	last   *events.Decision // nil before the first
+	last   *events.Decision // the link before: at first that at the position itself; nil where it is not known
 	told   []*feed.Event
 	length int // bytes of what is told
 }
@@ -118,10 +140,8 @@ func (h *history) take(d *events.Decision) bool {
 		return false
 	}
 	h.last = d
-	if d.Position.Sequence > h.after.Sequence {
-		if e, is := feed.Encode(d); is {
-			h.told, h.length = append(h.told, e), h.length+len(e.JSON)
-		}
+	if e, is := feed.Encode(d); is {
+		h.told, h.length = append(h.told, e), h.length+len(e.JSON)
 	}
 	return true
 }
