@@ -74,7 +74,8 @@ type Config struct {
 	Delay func(msg *message.Message, deliveries int) time.Duration
 
 	// Wake has the message of a Durable that rests come again at once, each time something comes of it, and when the subscription
-	// ends: for who learns by other ways that what it waits for is there. It is for one stream, and is never closed. Default: each rest lasts its Delay.
+	// ends: for who learns by other ways that what it waits for is there. It is for one stream, and is never closed. Nothing is taken
+	// from it while a message is in hand: give it room for one, and do not wait to send. Default: each rest lasts its Delay.
 	Wake <-chan struct{}
 
 	// CloseTimeout is how long Close, and the end of a subscription's context, wait for the handler of a message that it
