@@ -120,18 +120,23 @@ func TestNothingIsSentForWhatIsReadAgain(t *testing.T) {
 	rcv.wantNothing(t)
 }
 
-// TestADecisionThatIsLostIsNoErasedOne reads one that was removed, and one that the server has not, or not any more.
+// TestADecisionThatIsLostIsNoErasedOne reads one that was erased, one that the server has not though it has later ones, and one that
+// it has not, or not any more.
 func TestADecisionThatIsLostIsNoErasedOne(t *testing.T) {
 	h := newHouse(t)
 	r := open(t, h.config())
-	h.capture(t, "demo")
-	h.capture(t, "demo")
-	ok(t, r.store.decisions[0].DeleteMsg(within(t), 1))
-	if _, err := r.decision(within(t), events.Position{Sequence: 1}); !errors.Is(err, events.ErrNotFound) {
-		t.Errorf("the one that was removed: %v", err)
+	for range 2 {
+		h.capture(t, "demo")
 	}
-	if _, err := r.decision(within(t), events.Position{Sequence: 3}); !errors.Is(err, events.ErrUnavailable) {
-		t.Errorf("the one that is not there: %v", err)
+	ok(t, r.store.decisions[0].DeleteMsg(within(t), 1))
+	for _, p := range []uint64{1, 3} {
+		if _, err := r.decision(within(t), "demo", events.Position{Sequence: p}); !errors.Is(err, events.ErrUnavailable) {
+			t.Errorf("the one that is not there, %d: %v", p, err)
+		}
+	}
+	h.decide(t, "demo", &events.AccountErased{})
+	if _, err := r.decision(within(t), "demo", events.Position{Sequence: 1}); !errors.Is(err, events.ErrNotFound) {
+		t.Errorf("the one that was erased: %v", err)
 	}
 }
 
