@@ -160,6 +160,27 @@ func (f *failing) PublishMsg(ctx context.Context, m *nats.Msg, options ...jetstr
 	return nil, nats.ErrTimeout
 }
 
+// unanswered makes streams, and does not say so.
+type unanswered struct{ jetstream.JetStream }
+
+func (u unanswered) CreateStream(ctx context.Context, config jetstream.StreamConfig) (jetstream.Stream, error) {
+	if _, err := u.JetStream.CreateStream(ctx, config); err != nil {
+		return nil, err
+	}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// TestAStreamThatIsMadeWithoutAnAnswer has a stream be made as a cluster does that answers only one of those who ask for it.
+func TestAStreamThatIsMadeWithoutAnAnswer(t *testing.T) {
+	h := newHouse(t)
+	js := must[jetstream.JetStream](t)(jetstream.New(h.conn))
+	stream := must[jetstream.Stream](t)(openStream(within(t), unanswered{js}, jetstream.StreamConfig{Name: "made", Subjects: []string{"made"}}, 1))
+	if name := stream.CachedInfo().Config.Name; name != "made" {
+		t.Errorf("it is %s", name)
+	}
+}
+
 // TestWritesThatFail has each write fail once, or be done and seem to fail, while an event is refused and then accepted.
 func TestWritesThatFail(t *testing.T) {
 	for _, subject := range []string{bucketSubject, poisonPrefix, deliveriesPrefix} {
