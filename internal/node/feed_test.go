@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -199,6 +200,23 @@ func TestAPositionThatTheLedgerDoesNotHave(t *testing.T) {
 	var beyond *feed.BeyondError
 	if err := firstError(within(t), n.Node, "anna", events.Position{Sequence: 99}); !errors.As(err, &beyond) || beyond.Head.Sequence != 1 {
 		t.Errorf("beyond the end: %v", err)
+	}
+}
+
+// TestAPositionThatAClusterDoesNotHave is refused only after it was waited for: what a server says at once may be of its past.
+func TestAPositionThatAClusterDoesNotHave(t *testing.T) {
+	t.Parallel()
+	n := embedded(t)
+	open(t, n.Node, "anna", -1)
+	n.Ledger.Replicas = 3
+	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := firstError(short, n.Node, "anna", events.Position{Sequence: 99}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("before the wait is over: %v", err)
+	}
+	var beyond *feed.BeyondError
+	if err := firstError(within(t), n.Node, "anna", events.Position{Sequence: 99}); !errors.As(err, &beyond) {
+		t.Errorf("after it: %v", err)
 	}
 }
 
