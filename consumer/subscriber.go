@@ -38,7 +38,8 @@ var (
 // Config says what a Subscriber reads, and who keeps its checkpoint.
 type Config struct {
 	// Conn is the connection, which stays the caller's: Close leaves it open. For a user of its own it needs
-	// nats.CustomInboxPrefix("_INBOX_" + the name of the user). Required.
+	// nats.CustomInboxPrefix("_INBOX_" + the name of the user), and on a cluster a nats.PingInterval of seconds: with the client
+	// library's own, of two minutes, a server that hangs is left for another after six. Required.
 	Conn *nats.Conn
 
 	// Domain is the JetStream domain of the ledger, as a user sees it who has an account of its own: the constant Domain for one that

@@ -94,7 +94,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 // connect connects as the user of the environment, or else as the service itself.
 func (o *options) connect(log watermill.LoggerAdapter) (config consumer.Config, err error) {
 	config = consumer.Config{Durable: o.durable, Partitions: o.partitions, AckWait: o.ackWait, Logger: log}
-	url, settings := os.Getenv("NATS_URL"), []nats.Option{nats.Name("example"), nats.MaxReconnects(-1)}
+	url, settings := os.Getenv("NATS_URL"), []nats.Option{
+		nats.Name("example"), nats.MaxReconnects(-1),
+		nats.PingInterval(5 * time.Second), // a server of a cluster that hangs is left for another after three
+	}
 	if url == "" {
 		text, err := os.ReadFile(filepath.Join(o.data, "nats.url"))
 		if err != nil {

@@ -16,7 +16,13 @@ import (
 	"jobtally/internal/events"
 )
 
-const reconnectWait = 250 * time.Millisecond
+const (
+	reconnectWait = 250 * time.Millisecond
+	// pingEvery is how often a server is asked for a sign of life. The client library gives up one that owes three: with its own
+	// interval, of minutes, whoever is connected to a server that hangs, or to a machine that is gone, would wait that long beside
+	// servers that answer.
+	pingEvery = 4 * time.Second
+)
 
 // Connection is a connection to a nats-server: nobody but this package needs the client library.
 type Connection = nats.Conn
@@ -44,6 +50,7 @@ func connect(server, name string, log *slog.Logger, options ...nats.Option) (*na
 	}
 	nc, err := nats.Connect(server, append(options, nats.Name(name),
 		nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait), nats.ReconnectBufSize(-1), nats.Timeout(ackTimeout),
+		nats.PingInterval(pingEvery),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
 				log.Warn("connection to nats lost", "error", err)

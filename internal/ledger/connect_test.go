@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -72,5 +74,24 @@ func TestMayAppend(t *testing.T) {
 	}
 	if heads := must[events.Heads](t)(l.Heads(within(t), 0)); heads != (events.Heads{}) {
 		t.Errorf("it left %s", fmt.Sprint(heads))
+	}
+}
+
+// TestAServerThatHangsIsLeftForAnother has the server that a connection is to say nothing more, while the line to it stays.
+func TestAServerThatHangsIsLeftForAnother(t *testing.T) {
+	t.Parallel()
+	lines := map[string]*line{}
+	for range 2 {
+		l := newLine(t, startNATS(t, server.Options{StoreDir: t.TempDir()}))
+		lines[l.address] = l
+	}
+	nc := dial(t, strings.Join(slices.Collect(maps.Keys(lines)), ","))
+	again := nc.StatusChanged(nats.CONNECTED)
+	hangs := lines[nc.ConnectedAddr()]
+	hangs.toServer.Lock()
+	defer hangs.toServer.Unlock()
+	await(t, again)
+	if nc.ConnectedAddr() == hangs.address {
+		t.Error("it is connected to the server that hangs")
 	}
 }

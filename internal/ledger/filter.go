@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -53,16 +52,21 @@ func (r *stretch) read(ctx context.Context, yield func([]events.Message, error) 
 		return false, err
 	}
 	defer r.l.forget(r.name, consumer)
-	pending := consumer.CachedInfo().NumPending
-	if pending == 0 {
-		return false, nil
+	if consumer.CachedInfo().NumPending == 0 {
+		if r.l.Replicas == 1 {
+			return false, nil
+		}
+		// The server that has the consumer may be behind the one that leads the stream. It tells the rest once it has it.
+		if next, err := r.next(ctx); err != nil || next > r.last {
+			return false, err
+		}
 	}
 	messages, err := consumer.Messages(jetstream.PullMaxMessages(maxPulled))
 	if err != nil {
 		return false, fmt.Errorf("%w: read %s: %w", events.ErrUnavailable, r.name, err)
 	}
 	defer messages.Stop()
-	for pending > 0 && r.after < r.last {
+	for pending := uint64(1); pending > 0 && r.after < r.last; {
 		var batch []events.Message
 		batch, pending, err = r.gather(ctx, messages)
 		if len(batch) > 0 && !yield(batch, nil) {
@@ -109,19 +113,27 @@ func (r *stretch) gather(ctx context.Context, messages jetstream.MessagesContext
 // skip goes past messages that the server counts and cannot deliver, for what is on its disk is damaged: those before
 // the next that it can. A server that was only slow has that one right there.
 func (r *stretch) skip(ctx context.Context) error {
-	for ; r.after < r.last; r.after++ {
-		raw, err := r.l.streams[r.name].GetMsg(ctx, r.after+1)
-		switch {
-		case errors.Is(err, jetstream.ErrMsgNotFound):
-		case err != nil:
-			return fmt.Errorf("%w: read %s: %w", events.ErrUnavailable, r.name, err)
-		case r.wants(raw.Subject):
-			return nil
-		}
+	next, err := r.next(ctx)
+	if err == nil {
+		r.after = next - 1
 	}
-	return nil
+	return err
 }
 
-func (r *stretch) wants(subject string) bool {
-	return len(r.filters) == 0 || slices.ContainsFunc(r.filters, func(filter string) bool { return events.Matches(subject, filter) })
+// next returns the number of the next message that whoever leads the stream has, or the one after the last.
+func (r *stretch) next(ctx context.Context) (uint64, error) {
+	filters, next := r.filters, r.last+1
+	if len(filters) == 0 {
+		filters = []string{">"}
+	}
+	for _, filter := range filters {
+		raw, err := r.l.streams[r.name].GetMsg(ctx, r.after+1, jetstream.WithGetMsgSubject(filter))
+		switch {
+		case err == nil:
+			next = min(next, raw.Sequence)
+		case !errors.Is(err, jetstream.ErrMsgNotFound):
+			return 0, fmt.Errorf("%w: read %s: %w", events.ErrUnavailable, r.name, err)
+		}
+	}
+	return next, nil
 }

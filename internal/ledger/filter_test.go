@@ -150,6 +150,35 @@ func TestReadToWaitsForASlowServer(t *testing.T) {
 	wantSequences(t, got, 1, n)
 }
 
+// behind has the consumers of a stream be with a server that has none of its messages yet.
+type behind struct{ jetstream.JetStream }
+
+func (b behind) OrderedConsumer(ctx context.Context, stream string, cfg jetstream.OrderedConsumerConfig) (jetstream.Consumer, error) {
+	consumer, err := b.JetStream.OrderedConsumer(ctx, stream, cfg)
+	return pendingNothing{consumer}, err
+}
+
+type pendingNothing struct{ jetstream.Consumer }
+
+func (c pendingNothing) CachedInfo() *jetstream.ConsumerInfo {
+	info := *c.Consumer.CachedInfo()
+	info.NumPending = 0
+	return &info
+}
+
+func TestReadToWaitsForAServerThatIsBehind(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t)
+	const n = 2 * maxRead
+	wantRecorded(t, l, take(t, appendAll(t, l, "r", n), n))
+	l.js, l.Replicas = behind{l.js}, 3
+	wantSequences(t, readTo(t, l, "", 1, n), 2, n)
+	wantSequences(t, readTo(t, l, "demo", 1, n), 2, n)
+	if got := readTo(t, l, "nobody", 0, n); len(got) != 0 {
+		t.Errorf("read %d of nobody", len(got))
+	}
+}
+
 func TestReadToTellsAccountsApart(t *testing.T) {
 	t.Parallel()
 	_, nc := startEmbedded(t, t.TempDir())

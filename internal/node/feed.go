@@ -46,24 +46,37 @@ func (n *Node) Events(ctx context.Context, account string, after events.Position
 }
 
 // reach waits until this node has folded a position. One that no request has is not waited for: whoever was told it was
-// told it by another ledger, or before this one was put back to an older state.
+// told it by another ledger, or before this one was put back to an older state. Of a cluster only what it says after the wait
+// is believed: a server that hung may answer from its past.
 func (n *Node) reach(ctx context.Context, p events.Position) error {
 	if p.Sequence <= n.Projection.Folded(p.Partition) {
 		return nil
 	}
-	heads, err := n.Ledger.Heads(ctx, p.Partition)
-	if err != nil {
-		return err
-	}
-	if p.Sequence > heads.Requests {
-		return &feed.BeyondError{Position: p, Head: events.Position{Partition: p.Partition, Sequence: heads.Requests}}
+	if n.Ledger.Replicas == 1 {
+		if err := n.checkHead(ctx, p); err != nil {
+			return err
+		}
 	}
 	waiting, cancel := context.WithTimeoutCause(ctx, reachTimeout, feed.ErrNotReached)
 	defer cancel()
 	if _, err := n.Projection.Await(waiting, p); err != nil && waiting.Err() != nil {
+		if ctx.Err() == nil && n.Ledger.Replicas > 1 {
+			if err := n.checkHead(ctx, p); err != nil {
+				return err
+			}
+		}
 		return context.Cause(waiting)
 	}
 	return nil // what is there may be erased
+}
+
+// checkHead returns a feed.BeyondError for a position that no request has.
+func (n *Node) checkHead(ctx context.Context, p events.Position) error {
+	heads, err := n.Ledger.Heads(ctx, p.Partition)
+	if err == nil && p.Sequence > heads.Requests {
+		return &feed.BeyondError{Position: p, Head: events.Position{Partition: p.Partition, Sequence: heads.Requests}}
+	}
+	return err
 }
 
 // readHistory is the feed's feed.Read. Of an account that was erased it reads what came after that.

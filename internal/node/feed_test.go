@@ -203,6 +203,23 @@ func TestAPositionThatTheLedgerDoesNotHave(t *testing.T) {
 	}
 }
 
+// TestAPositionThatAClusterDoesNotHave is refused only after it was waited for: what a server says at once may be of its past.
+func TestAPositionThatAClusterDoesNotHave(t *testing.T) {
+	t.Parallel()
+	n := embedded(t)
+	open(t, n.Node, "anna", -1)
+	n.Ledger.Replicas = 3
+	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := firstError(short, n.Node, "anna", events.Position{Sequence: 99}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("before the wait is over: %v", err)
+	}
+	var beyond *feed.BeyondError
+	if err := firstError(within(t), n.Node, "anna", events.Position{Sequence: 99}); !errors.As(err, &beyond) {
+		t.Errorf("after it: %v", err)
+	}
+}
+
 // decisionsOf returns the decisions of partition 0, as an operator can reach them.
 func decisionsOf(t *testing.T, url string) jetstream.Stream {
 	t.Helper()

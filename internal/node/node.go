@@ -26,6 +26,8 @@ const (
 	undecidedPatience = 5 * time.Second
 	// readyTimeout bounds the check: a server that does not answer for so long is not there.
 	readyTimeout = 2 * time.Second
+	// clusterDoubt is twice as long as a server that leads a stream goes on to believe so while it reaches no other.
+	clusterDoubt = 20 * time.Second
 )
 
 // ProjectionFile is the name of the projection in a data directory.
@@ -298,8 +300,12 @@ func seam(l *ledger.Ledger, now func() time.Time) projections.Ledger {
 	if now == nil {
 		now = time.Now
 	}
+	doubt := time.Duration(0)
+	if l.Replicas > 1 {
+		doubt = clusterDoubt
+	}
 	return projections.Ledger{
-		Partitions: l.Partitions, Heads: l.Heads, Get: l.Get, Read: l.Read, AppendDecisions: l.AppendDecisions,
+		Doubt: doubt, Partitions: l.Partitions, Heads: l.Heads, Get: l.Get, Read: l.Read, AppendDecisions: l.AppendDecisions,
 		ReadTo: l.ReadTo, Append: l.Append, AppendUnopened: l.AppendUnopened, Erasures: l.Erasures, Erase: l.Erase, Now: now,
 	}
 }

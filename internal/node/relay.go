@@ -115,6 +115,9 @@ func (r *Relay) work(ctx context.Context, tried func()) (err error) {
 	defer func() { err = errors.Join(err, opened.Close()) }()
 	r.opened.Store(opened)
 	defer r.opened.Store(nil)
+	if r.failure.Swap(nil) != nil {
+		r.cfg.Log.Info("webhooks can be changed again, and are sent what is due")
+	}
 	tried()
 	if r.node.decides {
 		return opened.Run(ctx)

@@ -45,6 +45,9 @@ type Ledger struct {
 	// Erase removes what an account has before its erasure from both streams, telling its progress. It may be cut short at
 	// any message, and called again. Nil leaves removing to others.
 	Erase func(ctx context.Context, account string, before uint64, progress func(removed, total int)) (removed int, err error)
+	// Doubt is for how long a server may answer from its past: one of a cluster that hung, and was replaced as a leader, does not
+	// know yet when it goes on. What cannot be mended by trying again has to be found for that long. 0 for a single server.
+	Doubt time.Duration
 	// Now is the clock by which months end.
 	Now func() time.Time
 }
@@ -117,6 +120,7 @@ func (p *Projector) setFailure(err error) (again bool) {
 // Run works until ctx ends, and then returns nil. A failure that may pass is tried again. What cannot be mended by
 // trying again ends it with the error: ErrMismatch, ErrGap, or ErrUnknownType.
 func (p *Projector) Run(ctx context.Context) error {
+	var since time.Time // nothing else was found; zero while trying again may help
 	for {
 		err := p.round(ctx)
 		switch {
@@ -135,7 +139,13 @@ func (p *Projector) Run(ctx context.Context) error {
 			continue
 		}
 		again := p.setFailure(err)
-		if final(err) {
+		switch {
+		case !final(err):
+			since = time.Time{}
+		case since.IsZero():
+			since = time.Now()
+		}
+		if final(err) && time.Since(since) >= p.ledger.Doubt {
 			p.log.Error("partition stopped", "folded", p.db.Folded(p.partition), "error", err)
 			return err
 		}

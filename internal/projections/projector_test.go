@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -234,6 +235,41 @@ func TestProjectorRefusesWhatDoesNotMatch(t *testing.T) {
 				t.Fatalf("folded up to %d, heads %+v; were %d and %+v", db.Folded(0), h.heads(t), last.Sequence, heads)
 			}
 		})
+	}
+}
+
+// A server of a cluster that hung, and goes on, answers from its past until it learns that it leads no more.
+func TestProjectorGoesOnAfterAnswersFromThePast(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	db, seam := h.open(t, "a"), h.seam()
+	r := run(t, db, seam, true)
+	last := h.past(t, "past")
+	await(t, db, last)
+	r.stop(t)
+	var looks atomic.Int32
+	heads := seam.Heads
+	seam.Heads = func(ctx context.Context, partition int) (events.Heads, error) {
+		now, err := heads(ctx, partition)
+		if looks.Add(1) <= 2 {
+			now.Requests = 1
+		}
+		return now, err
+	}
+	seam.Doubt = deadline
+	r = run(t, db, seam, true)
+	next := h.append(t, "demo", "next", captureOf(november, "https://example.com/next"))
+	await(t, db, next)
+	until(t, "no failures", func() bool { return r.Failure() == nil })
+	r.stop(t)
+
+	t.Log("what is found for as long as the doubt lasts is so")
+	h.keep(t, events.Requests, last.Sequence)
+	looks.Store(2)
+	seam.Doubt = retryAfter / 2
+	wantErr(t, NewProjector(db, seam, 0, true, quiet()).Run(within(t)), ErrMismatch)
+	if n := looks.Load() - 2; n != 2 {
+		t.Errorf("it looked %d times", n)
 	}
 }
 

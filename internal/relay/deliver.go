@@ -60,7 +60,7 @@ func (w *worker) handle(m *message.Message) error {
 	if err != nil {
 		return err
 	}
-	d, err := w.relay.decision(ctx, events.Position{Partition: e.After.Partition, Sequence: sequence})
+	d, err := w.relay.decision(ctx, e.Account, events.Position{Partition: e.After.Partition, Sequence: sequence})
 	switch {
 	case errors.Is(err, events.ErrNotFound):
 		return nil // it was erased meanwhile
@@ -101,11 +101,11 @@ func graceful(ctx context.Context) (context.Context, context.CancelFunc) {
 	return longer, func() { stop(); cancel() }
 }
 
-// decision reads a decision from the ledger. The error is events.ErrNotFound where it was erased.
-func (r *Relay) decision(ctx context.Context, p events.Position) (events.Decision, error) {
+// decision reads a decision from the ledger for an account. The error is events.ErrNotFound where it was erased with that.
+func (r *Relay) decision(ctx context.Context, account string, p events.Position) (events.Decision, error) {
 	raw, err := r.store.decisions[p.Partition].GetMsg(ctx, p.Sequence)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return events.Decision{}, r.missing(ctx, p)
+		return events.Decision{}, r.missing(ctx, account, p)
 	}
 	if err != nil {
 		return events.Decision{}, unavailable("read the ledger for", err)
@@ -114,17 +114,19 @@ func (r *Relay) decision(ctx context.Context, p events.Position) (events.Decisio
 	return events.DecodeDecision(m, p.Partition)
 }
 
-// missing says why there is no decision under a number: it was erased, or the server lost it with the last that it wrote, and it
-// will be there again.
-func (r *Relay) missing(ctx context.Context, p events.Position) error {
-	info, err := r.store.decisions[p.Partition].Info(ctx)
-	switch {
-	case err != nil:
-		return unavailable("read the ledger for", err)
-	case p.Sequence > info.State.LastSeq:
-		return fmt.Errorf("%w: decision %s is not there again yet", events.ErrUnavailable, p)
+// missing says why there is no decision under a number: it was erased, or it will be there. The server that was asked may have
+// lost its last writes, or, in a cluster, be behind the one that handed the number out: what it has elsewhere says nothing of that.
+func (r *Relay) missing(ctx context.Context, account string, p events.Position) error {
+	erasures, err := r.cfg.Erasures(ctx, account)
+	if err != nil {
+		return unavailable("read the erasures for", err)
 	}
-	return events.ErrNotFound
+	for _, erasure := range erasures {
+		if erasure.Position.Sequence > p.Sequence {
+			return events.ErrNotFound
+		}
+	}
+	return fmt.Errorf("%w: decision %s is not there yet", events.ErrUnavailable, p)
 }
 
 // eventsOf returns the events that a decision is to an account, in the order in which they are told.

@@ -126,7 +126,7 @@ func (r *Relay) redriveOne(ctx context.Context, account, id string, sequence uin
 
 // event reads an event of the poison queue from the ledger.
 func (r *Relay) event(ctx context.Context, e *webhook.Endpoint, record *poisonRecord) (events.Event, error) {
-	d, err := r.decision(ctx, events.Position{Partition: e.After.Partition, Sequence: record.Position})
+	d, err := r.decision(ctx, e.Account, events.Position{Partition: e.After.Partition, Sequence: record.Position})
 	if err != nil {
 		return events.Event{}, err
 	}
@@ -184,7 +184,7 @@ func (r *Relay) nextOf(ctx context.Context, e *webhook.Endpoint, from uint64) (f
 }
 
 func (r *Relay) redeliverOne(ctx context.Context, e *webhook.Endpoint, p events.Position, told func(webhook.Delivery)) error {
-	decision, err := r.decision(ctx, p)
+	decision, err := r.decision(ctx, e.Account, p)
 	if err != nil {
 		return err
 	}

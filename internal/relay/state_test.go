@@ -120,18 +120,23 @@ func TestNothingIsSentForWhatIsReadAgain(t *testing.T) {
 	rcv.wantNothing(t)
 }
 
-// TestADecisionThatIsLostIsNoErasedOne reads one that was removed, and one that the server has not, or not any more.
+// TestADecisionThatIsLostIsNoErasedOne reads one that was erased, one that the server has not though it has later ones, and one that
+// it has not, or not any more.
 func TestADecisionThatIsLostIsNoErasedOne(t *testing.T) {
 	h := newHouse(t)
 	r := open(t, h.config())
-	h.capture(t, "demo")
-	h.capture(t, "demo")
-	ok(t, r.store.decisions[0].DeleteMsg(within(t), 1))
-	if _, err := r.decision(within(t), events.Position{Sequence: 1}); !errors.Is(err, events.ErrNotFound) {
-		t.Errorf("the one that was removed: %v", err)
+	for range 2 {
+		h.capture(t, "demo")
 	}
-	if _, err := r.decision(within(t), events.Position{Sequence: 3}); !errors.Is(err, events.ErrUnavailable) {
-		t.Errorf("the one that is not there: %v", err)
+	ok(t, r.store.decisions[0].DeleteMsg(within(t), 1))
+	for _, p := range []uint64{1, 3} {
+		if _, err := r.decision(within(t), "demo", events.Position{Sequence: p}); !errors.Is(err, events.ErrUnavailable) {
+			t.Errorf("the one that is not there, %d: %v", p, err)
+		}
+	}
+	h.decide(t, "demo", &events.AccountErased{})
+	if _, err := r.decision(within(t), "demo", events.Position{Sequence: 1}); !errors.Is(err, events.ErrNotFound) {
+		t.Errorf("the one that was erased: %v", err)
 	}
 }
 
@@ -153,6 +158,27 @@ func (f *failing) PublishMsg(ctx context.Context, m *nats.Msg, options ...jetstr
 		}
 	}
 	return nil, nats.ErrTimeout
+}
+
+// unanswered makes streams, and does not say so.
+type unanswered struct{ jetstream.JetStream }
+
+func (u unanswered) CreateStream(ctx context.Context, config jetstream.StreamConfig) (jetstream.Stream, error) {
+	if _, err := u.JetStream.CreateStream(ctx, config); err != nil {
+		return nil, err
+	}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// TestAStreamThatIsMadeWithoutAnAnswer has a stream be made as a cluster does that answers only one of those who ask for it.
+func TestAStreamThatIsMadeWithoutAnAnswer(t *testing.T) {
+	h := newHouse(t)
+	js := must[jetstream.JetStream](t)(jetstream.New(h.conn))
+	stream := must[jetstream.Stream](t)(openStream(within(t), unanswered{js}, jetstream.StreamConfig{Name: "made", Subjects: []string{"made"}}, 1))
+	if name := stream.CachedInfo().Config.Name; name != "made" {
+		t.Errorf("it is %s", name)
+	}
 }
 
 // TestWritesThatFail has each write fail once, or be done and seem to fail, while an event is refused and then accepted.

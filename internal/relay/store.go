@@ -32,6 +32,7 @@ const (
 	deliveriesAtMost  = 1000 // of an endpoint
 	deliveriesMaxAge  = 30 * 24 * time.Hour
 	duplicateWindow   = 100 * time.Millisecond // the least that a server takes: nothing here has a Nats-Msg-Id
+	makeTimeout       = time.Second            // for a stream to be made before it is looked for again
 	codeTooMany       = 10026                  // consumers of a stream
 	codeWrongLast     = 10071
 	codeWrongLastThen = 10164 // the same, said by a server that keeps several copies
@@ -93,19 +94,24 @@ func (s *store) lost(ctx context.Context) error {
 	return nil
 }
 
-// openStream returns a stream, which it makes where there is none. What an operator changed of one stays.
+// openStream returns a stream, which it makes where there is none. What an operator changed of one stays. Where several ask a
+// cluster at the same time to make one, it may answer one of them only: who is not answered looks again.
 func openStream(ctx context.Context, js jetstream.JetStream, config jetstream.StreamConfig, replicas int) (jetstream.Stream, error) {
-	stream, err := js.Stream(ctx, config.Name)
-	if !errors.Is(err, jetstream.ErrStreamNotFound) {
-		return stream, err
-	}
 	config.Storage, config.Replicas, config.Duplicates = jetstream.FileStorage, replicas, duplicateWindow
 	config.MaxMsgs, config.MaxBytes, config.MaxMsgSize = -1, -1, -1
-	stream, err = js.CreateStream(ctx, config)
-	if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another one was as quick
-		return js.Stream(ctx, config.Name)
+	for {
+		stream, err := js.Stream(ctx, config.Name)
+		if !errors.Is(err, jetstream.ErrStreamNotFound) {
+			return stream, err
+		}
+		attempt, cancel := context.WithTimeout(ctx, makeTimeout)
+		stream, err = js.CreateStream(attempt, config)
+		cancel()
+		again := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) // another one was as quick
+		if !again || ctx.Err() != nil {
+			return stream, err
+		}
 	}
-	return stream, err
 }
 
 // last returns the last message under a subject. The error is events.ErrNotFound where there is none, or it says that the
