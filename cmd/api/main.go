@@ -89,7 +89,11 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer, now fun
 	if err != nil {
 		return unlessStopped(ctx, err)
 	}
-	defer func() { err = errors.Join(err, n.Close()) }()
+	defer func() {
+		if err = errors.Join(err, n.Close()); err == nil {
+			log.Info("stopped")
+		}
+	}()
 	watching.Watch(n)
 	relay := n.StartRelay(starting, node.RelayConfig{Allow: f.WebhookAllow, Log: log, Observer: watching.Relay()})
 	watching.WatchRelay(relay.Census)
@@ -220,9 +224,6 @@ func answer(ctx context.Context, listener net.Listener, server *nethttp.Server, 
 	if errors.Is(err, context.DeadlineExceeded) {
 		log.Warn("closing connections on which no whole request came")
 		err = server.Close()
-	}
-	if err == nil {
-		log.Info("stopped")
 	}
 	return err
 }

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"jobtally/internal/ledger"
 )
 
 var stopping = regexp.MustCompile(`msg="stopping: answering what is in flight"`)
@@ -163,6 +165,37 @@ func TestWhoWaitsForAPositionIsAnsweredWhenTheServiceStops(t *testing.T) {
 	if err := s.end(t); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestItHasStoppedWhenItSaysSo: whoever reads that can start the service again, though an attempt at a webhook may hold up
+// a stop for seconds.
+func TestItHasStoppedWhenItSaysSo(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	ctx, interrupt := context.WithCancel(t.Context())
+	said, has := false, false
+	log := onWrite(func(line string) {
+		switch {
+		case strings.Contains(line, "msg=listening"):
+			interrupt()
+		case strings.Contains(line, "msg=stopped"):
+			locked, err := ledger.Locked(data)
+			said, has = true, !locked && err == nil
+		}
+	})
+	if err := serve(ctx, serviceFlags(data), io.Discard, log, time.Now); err != nil {
+		t.Fatal(err)
+	}
+	if !said || !has {
+		t.Errorf("said that it stopped: %v, had stopped: %v", said, has)
+	}
+}
+
+type onWrite func(line string)
+
+func (w onWrite) Write(p []byte) (int, error) {
+	w(string(p))
+	return len(p), nil
 }
 
 func TestSIGTERMStopsLikeCtrlC(t *testing.T) {

@@ -112,13 +112,13 @@ func (t *tail) run() (err error) {
 		if !t.Follow || o.Alone || !errors.Is(err, events.ErrUnavailable) {
 			return err
 		}
+		o.Close() // it would connect to the service that starts next, which has another password, and logs that as an error
 		t.log.Warn("the ledger cannot be reached: going on as soon as it can", "error", err)
 		next, err := t.again()
 		if err != nil {
 			return t.unlessStopped(err)
 		}
 		t.log.Info("the ledger is back: going on")
-		o.Close() // of a connection that is lost
 		*o = *next
 	}
 }

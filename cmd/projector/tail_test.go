@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -19,6 +21,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"jobtally/internal/events"
+	"jobtally/internal/ledger"
 	"jobtally/internal/node"
 )
 
@@ -143,6 +146,56 @@ func TestTailFollowsThroughARestart(t *testing.T) {
 		t.Errorf("shown\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 	api.interrupt(t)
+}
+
+// TestTailLetsGoOfALostConnection: the service that starts next has another password, and a connection that is made with the
+// one before stands in its log as an error. Here something else listens where it was, and then the service seems to start
+// elsewhere, again and again.
+func TestTailLetsGoOfALostConnection(t *testing.T) {
+	dir := t.TempDir()
+	api, _ := service(t, "--data", dir)
+	s := startTail(t, "--data", dir)
+	s.stdout.await(t, "token_issued")
+	url, err := ledger.EmbeddedURL(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	api.interrupt(t)
+	s.stderr.await(t, "cannot be reached")
+	was, came := listening(t, url[strings.LastIndex(url, "@")+1:]), make(chan error, 1)
+	go func() { _, err := was.Accept(); came <- err }()
+	next := listening(t, "127.0.0.1:0")
+	if err := os.WriteFile(filepath.Join(dir, "nats.url"), []byte("nats://"+next.Addr().String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 5 { // each takes longer than the library does from one try to the next
+		hangUp(t, next)
+	}
+	s.interrupt(t)
+	was.Close()
+	if err := <-came; err == nil {
+		t.Error("it connects where the service was")
+	}
+}
+
+func listening(t *testing.T, addr string) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// hangUp waits for somebody to connect, and ends that.
+func hangUp(t *testing.T, l net.Listener) {
+	t.Helper()
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
 }
 
 // TestTailEndsWhenNobodyReadsIt closes the pipe that a tail writes to, as head does, while nothing is decided.

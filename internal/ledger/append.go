@@ -127,7 +127,7 @@ func (a *appender) enqueue(p *pendingAppend) (err error) {
 	case a.closed:
 		return fmt.Errorf("%w: it is closing", events.ErrUnavailable)
 	case !a.nc.IsConnected():
-		return fmt.Errorf("%w: no connection to nats", events.ErrUnavailable)
+		return fmt.Errorf("%w: no connection to the NATS server", events.ErrUnavailable)
 	}
 	if a.syncer != nil {
 		if err := a.syncer.check(); err != nil {

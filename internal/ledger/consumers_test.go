@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -363,6 +364,34 @@ func TestThePortIsKept(t *testing.T) {
 		e, _ = startEmbedded(t, dir)
 		e.Close()
 	}
+}
+
+// What a process that was killed left says where its server listened, and its password: the port is the same, the password is not.
+func TestNobodyIsToldAnOldPassword(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	e, _ := startEmbedded(t, dir)
+	taken, path := e.server.Addr().String(), e.urlPath()
+	e.Close()
+	if err := os.WriteFile(path, []byte(e.URL), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// The server says that its port is taken before it listens on another.
+	defer must[net.Listener](t)(net.Listen("tcp", taken)).Close()
+	was := errors.New("nothing was logged")
+	log := slog.New(slog.NewTextHandler(onWrite(func() { _, was = os.Stat(path) }), nil))
+	e = must[*Embedded](t)(StartEmbedded(dir, 0, log))
+	defer e.Close()
+	if !errors.Is(was, fs.ErrNotExist) {
+		t.Errorf("before it listens: %v", was)
+	}
+}
+
+type onWrite func()
+
+func (w onWrite) Write(p []byte) (int, error) {
+	w()
+	return len(p), nil
 }
 
 // Where a consumer is to begin with what is not there any more is told; what was erased with its account is no loss.

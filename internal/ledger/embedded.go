@@ -79,6 +79,10 @@ func StartEmbedded(dir string, sync time.Duration, log *slog.Logger) (*Embedded,
 			NoSigs:          true,
 		},
 	}
+	// One that a killed process left has the port of this server, most likely, and another password.
+	if err := os.RemoveAll(e.urlPath()); err != nil {
+		return nil, err
+	}
 	e.closing, e.close = context.WithCancel(context.Background())
 	s, err := e.run()
 	if err != nil {
@@ -213,7 +217,7 @@ func (e *Embedded) InProcessConn() (net.Conn, error) {
 func (e *Embedded) Close() {
 	e.close()
 	e.watching.Wait()
-	os.Remove(e.urlPath()) // a stale one is harmless: its port answers no more
+	os.Remove(e.urlPath()) // the next start removes one that is left
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.failure != nil {

@@ -119,13 +119,16 @@ func (l *Ledger) streamNames() map[string]bool {
 	return names
 }
 
-// check returns ErrUnavailable, with the reason, while an embedded server is stopped.
+// check returns ErrUnavailable, with the reason, while an embedded server is stopped, or the connection is lost: the library
+// would say that a buffer is full, the one that it is to keep nothing in.
 func (l *Ledger) check() error {
-	if l.embedded == nil {
-		return nil
+	if l.embedded != nil {
+		if err := l.embedded.Failure(); err != nil {
+			return fmt.Errorf("%w: %w", events.ErrUnavailable, err)
+		}
 	}
-	if err := l.embedded.Failure(); err != nil {
-		return fmt.Errorf("%w: %w", events.ErrUnavailable, err)
+	if !l.nc.IsConnected() {
+		return fmt.Errorf("%w: no connection to the NATS server", events.ErrUnavailable)
 	}
 	return nil
 }

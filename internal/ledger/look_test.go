@@ -2,8 +2,12 @@ package ledger
 
 import (
 	"os"
+	"strings"
 	"sync"
 	"testing"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 
 	"jobtally/internal/events"
 )
@@ -42,6 +46,22 @@ func TestLookAtAPartition(t *testing.T) {
 	}
 	_, err = l.Last(within(t), events.Decisions, 0, events.ArchivesSubject(0))
 	wantErr(t, err, events.ErrNotFound)
+}
+
+// TestALostConnectionIsToldAsOne: operators read this in the log, under /readyz and in `projector status`.
+func TestALostConnectionIsToldAsOne(t *testing.T) {
+	t.Parallel()
+	s := startNATS(t, server.Options{StoreDir: t.TempDir()})
+	nc := dial(t, s.Addr().String())
+	l := open(t, nc, Spec{Partitions: 1, Replicas: 1})
+	lost := nc.StatusChanged(nats.RECONNECTING)
+	stopNATS(s)
+	<-lost
+	_, err := l.Heads(within(t), 0)
+	wantErr(t, err, events.ErrUnavailable)
+	if !strings.Contains(err.Error(), "no connection to the NATS server") {
+		t.Error(err)
+	}
 }
 
 // Those who ask whether a directory is taken do not keep anybody from taking it.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"jobtally/internal/events"
@@ -53,5 +54,10 @@ func TestInspectChangesNothing(t *testing.T) {
 	}
 	if _, err := node.Inspect(within(t), config(t.TempDir(), "")); !errors.Is(err, ledger.ErrNoLedger) {
 		t.Errorf("where there is none: %v", err)
+	}
+	// Root may read everything, so that no right that is missing can be tried here: it is an error of the same kind.
+	file := filepath.Join(dir, "lock")
+	if _, err := node.Inspect(within(t), config(file, "")); !errors.Is(err, syscall.ENOTDIR) || errors.Is(err, ledger.ErrNoLedger) {
+		t.Errorf("where it cannot be told: %v", err)
 	}
 }

@@ -197,7 +197,7 @@ func (n *Node) connect(ctx context.Context, cfg Config) (*ledger.Connection, ope
 	}
 	if !hasLedger(cfg.Dir) && hasProjection(cfg.Dir) {
 		return nil, nil, fmt.Errorf("%w in %s, but a projection of one: restore %s from a backup; until then keep %s, which is the last copy of what was decided",
-			ledger.ErrNoLedger, cfg.Dir, filepath.Join(cfg.Dir, "jetstream"), ProjectionFile)
+			ledger.ErrNoLedger, cfg.Dir, ledgerDir(cfg.Dir), ProjectionFile)
 	}
 	server, err := ledger.StartEmbedded(cfg.Dir, cfg.Sync, cfg.Log)
 	if err != nil {
@@ -370,8 +370,10 @@ func hasProjection(dir string) bool {
 	return err == nil
 }
 
+func ledgerDir(dir string) string { return filepath.Join(dir, "jetstream") }
+
 // hasLedger says whether a data directory holds an embedded ledger.
 func hasLedger(dir string) bool {
-	info, err := os.Stat(filepath.Join(dir, "jetstream"))
+	info, err := os.Stat(ledgerDir(dir))
 	return err == nil && info.IsDir()
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -47,6 +48,9 @@ func Dial(ctx context.Context, cfg Config) (*Operator, error) {
 		return dialServer(ctx, cfg, cfg.NATS)
 	}
 	if !hasLedger(cfg.Dir) {
+		if _, err := os.Stat(ledgerDir(cfg.Dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("data directory: %w", err)
+		}
 		if hasProjection(cfg.Dir) {
 			return nil, fmt.Errorf("%w in %s: it has the projection of one on an external NATS server; name that with --nats",
 				ledger.ErrNoLedger, cfg.Dir)
