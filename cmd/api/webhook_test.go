@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"jobtally/internal/events"
 )
 
 // TestAWebhookIsSentTheEventsOfItsAccount follows an account from its first capture into the next month: what it is told
@@ -39,7 +41,7 @@ func TestAWebhookIsSentTheEventsOfItsAccount(t *testing.T) {
 	now.set(t, "2026-12-02T12:00:00Z")
 	s = start(t, data, now.now, allowLoopback...)
 	anna.url = s.url
-	anna.capture(t, jobURL(20)).wants(t, http.StatusCreated)
+	last := anna.capture(t, jobURL(20)).wants(t, http.StatusCreated)
 	after := r.await(t, "/all", func(all []received) bool { return strings.Count(typesOf(all), "quota.reset") > 0 && len(all) >= 11 })[9:]
 	for _, got := range after {
 		if got.Type == "jobtally.quota.reset.v1" && (got.Data.Archived != "2026-11" || got.Data.Month != "2026-12") {
@@ -53,7 +55,7 @@ func TestAWebhookIsSentTheEventsOfItsAccount(t *testing.T) {
 	if got := typesOf(r.awaitN(t, "/demo", 1)); got != "quota.reset" {
 		t.Errorf("another account was sent %s", got)
 	}
-	anna.awaitIdle(t, h.ID)
+	anna.awaitIdle(t, h.ID, last)
 	all, _ = r.at("/all")
 	if wantsOnceEach(t, all); len(all) != 11 {
 		t.Errorf("it was sent\n%s", linesOf(all))
@@ -122,8 +124,21 @@ func (c client) awaitProgress(t *testing.T, id string, far func(progress) bool) 
 	}
 }
 
-// awaitIdle waits until nothing is left to be sent to a webhook.
-func (c client) awaitIdle(t *testing.T, id string) {
+// awaitIdle waits until nothing is left to be sent to a webhook, a capture included: that nothing is pending is not enough, for the
+// server counts what is new a moment after it has it.
+func (c client) awaitIdle(t *testing.T, id string, captured reply) {
 	t.Helper()
-	c.awaitProgress(t, id, func(p progress) bool { return p.Progress.Pending == 0 })
+	c.awaitProgress(t, id, func(p progress) bool {
+		return p.Progress.Pending == 0 && p.Progress.Delivered != "" &&
+			positionOf(t, p.Progress.Delivered).Sequence >= positionOf(t, captured.Receipt.Position).Sequence
+	})
+}
+
+func positionOf(t *testing.T, text string) events.Position {
+	t.Helper()
+	p, err := events.ParsePosition(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
 }

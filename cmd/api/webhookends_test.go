@@ -151,8 +151,7 @@ func TestReplayAndRebuildSendNothing(t *testing.T) {
 		}
 	}
 	s = startBinary(t, s.data, allowLoopback...)
-	s.capture(t, jobURL(6)).wants(t, http.StatusCreated)
-	s.awaitIdle(t, h.ID)
+	s.awaitIdle(t, h.ID, s.capture(t, jobURL(6)).wants(t, http.StatusCreated))
 	all, _ := r.at("/hook")
 	if wantsOnceEach(t, all); len(all) != 6 {
 		t.Errorf("it was sent\n%s", linesOf(all))

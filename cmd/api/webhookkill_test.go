@@ -50,8 +50,7 @@ func TestKill9LosesNoDelivery(t *testing.T) {
 		s = startBinary(t, data, args...)
 	}
 	r.set(nil) // of the thousands that are left it accepts each
-	s.capture(t, jobURL(0)).wants(t, http.StatusCreated)
-	s.awaitIdle(t, h.ID)
+	s.awaitIdle(t, h.ID, s.capture(t, jobURL(0)).wants(t, http.StatusCreated))
 	all, _ := r.at("/hook")
 	wantsDeliveries(t, all, acknowledged)
 }

@@ -155,7 +155,7 @@ func (c *accountShowCmd) details(s *session, o *node.Operator, now time.Time) (*
 	if err != nil {
 		return nil, err
 	}
-	a, at, err := readAccount(s.ctx, o, c.Name, events.Decisions.SubjectsOf(c.Name, partition)...)
+	a, at, err := readAccount(s.ctx, o, c.Name, events.Decisions.SubjectOf(c.Name, partition))
 	if err != nil {
 		return nil, err
 	}

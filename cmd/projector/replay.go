@@ -159,7 +159,7 @@ func (r *replaying) known(ctx context.Context, p *replay.Partition) error {
 			return nil
 		}
 	}
-	for batch, err := range r.source.ReadTo(ctx, events.Requests, p.Number, events.Requests.SubjectsOf(r.account, p.Number), 0, p.Heads.Requests) {
+	for batch, err := range r.source.ReadTo(ctx, events.Requests, p.Number, []string{events.Requests.SubjectOf(r.account, p.Number)}, 0, p.Heads.Requests) {
 		if err != nil || len(batch) > 0 {
 			return err
 		}

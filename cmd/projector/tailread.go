@@ -25,7 +25,7 @@ func (t *tail) begin(l *ledger.Ledger) (err error) {
 	}
 	if t.Account != "" {
 		own := events.PartitionOf(t.Account, l.Partitions)
-		t.subjects = events.Decisions.SubjectsOf(t.Account, own)
+		t.subjects = []string{events.Decisions.SubjectOf(t.Account, own)}
 		t.after = map[int]uint64{own: 0}
 		if err := t.known(l, own); err != nil {
 			return err
@@ -54,15 +54,14 @@ func (t *tail) begin(l *ledger.Ledger) (err error) {
 
 // known says so where nothing was decided on the account that is shown, which may be misspelt: nothing may come, either.
 func (t *tail) known(l *ledger.Ledger, partition int) error {
-	for _, subject := range t.subjects {
-		if _, err := l.Last(t.ctx, events.Decisions, partition, subject); !errors.Is(err, events.ErrNotFound) {
-			return err
-		}
+	_, err := l.Last(t.ctx, events.Decisions, partition, t.subjects[0])
+	if !errors.Is(err, events.ErrNotFound) {
+		return err
 	}
 	if !t.Follow {
 		return fmt.Errorf("there is nothing of account %s", t.Account)
 	}
-	_, err := fmt.Fprintf(t.stderr, "nothing is decided on account %s so far\n", t.Account)
+	_, err = fmt.Fprintf(t.stderr, "nothing is decided on account %s so far\n", t.Account)
 	return err
 }
 

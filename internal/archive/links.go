@@ -51,7 +51,7 @@ func (l links) find(ctx context.Context, s replay.Source, partition int) error {
 		if len(f.open) <= fewAccounts {
 			begin = 0
 			for name := range f.open {
-				subjects = append(subjects, events.Decisions.SubjectsOf(name, partition)...)
+				subjects = append(subjects, events.Decisions.SubjectOf(name, partition))
 			}
 		}
 		if err := f.look(ctx, subjects, begin, end); err != nil {

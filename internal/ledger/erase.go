@@ -168,7 +168,7 @@ func pause(ctx context.Context, d time.Duration) error {
 // due returns the numbers of the messages that are still to be removed from a stream.
 func (e *erasing) due(ctx context.Context, stream events.Stream) (sequences []uint64, err error) {
 	p := e.position.Partition
-	for batch, err := range e.l.ReadTo(ctx, stream, p, stream.SubjectsOf(e.account, p), 0, e.position.Sequence-1) {
+	for batch, err := range e.l.ReadTo(ctx, stream, p, []string{stream.SubjectOf(e.account, p)}, 0, e.position.Sequence-1) {
 		if err != nil {
 			return nil, err
 		}

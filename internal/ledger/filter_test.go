@@ -20,7 +20,7 @@ func subjectsOf(account string) []string {
 	if account == "" {
 		return nil
 	}
-	return events.Requests.SubjectsOf(account, 0)
+	return []string{events.Requests.SubjectOf(account, 0)}
 }
 
 func readTo(t *testing.T, l *Ledger, account string, after, last uint64) (messages []events.Message) {

@@ -36,7 +36,7 @@ func (o *Operator) Erasure(ctx context.Context, account string) (*Erasure, error
 		return nil, err
 	}
 	asked := false
-	for batch, err := range o.Ledger.ReadTo(ctx, events.Requests, p, events.Requests.SubjectsOf(account, p), 0, heads.Requests) {
+	for batch, err := range o.Ledger.ReadTo(ctx, events.Requests, p, []string{events.Requests.SubjectOf(account, p)}, 0, heads.Requests) {
 		if err != nil {
 			return nil, err
 		}

@@ -92,7 +92,7 @@ func (n *Node) readHistory(ctx context.Context, account string, after events.Pos
 		return nil, 0, err
 	}
 	var h history
-	for batch, err := range n.Ledger.ReadTo(ctx, events.Decisions, after.Partition, events.Decisions.SubjectsOf(account, after.Partition), after.Sequence, to) {
+	for batch, err := range n.Ledger.ReadTo(ctx, events.Decisions, after.Partition, []string{events.Decisions.SubjectOf(account, after.Partition)}, after.Sequence, to) {
 		if err != nil {
 			return nil, 0, err
 		}

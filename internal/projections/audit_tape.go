@@ -43,9 +43,9 @@ func (a *auditor) subjects(stream events.Stream, partition int) []string {
 	case a.Account == "":
 		return nil
 	case stream == events.Requests:
-		return append(stream.SubjectsOf(a.Account, partition), events.ClosesSubject(partition))
+		return []string{stream.SubjectOf(a.Account, partition), events.ClosesSubject(partition)}
 	}
-	return append(stream.SubjectsOf(a.Account, partition), events.ArchivesSubject(partition))
+	return []string{stream.SubjectOf(a.Account, partition), events.ArchivesSubject(partition)}
 }
 
 // next returns the next batch, and an empty one at the end.

@@ -107,7 +107,7 @@ func (p *Projector) remove(ctx context.Context, e lastErasure) error {
 // Unremoved returns how many messages of an account the ledger still has, of those that its erasure at a position removes.
 func (l *Ledger) Unremoved(ctx context.Context, account string, erasure events.Position) (n int, err error) {
 	for _, stream := range []events.Stream{events.Decisions, events.Requests} {
-		subjects := stream.SubjectsOf(account, erasure.Partition)
+		subjects := []string{stream.SubjectOf(account, erasure.Partition)}
 		for batch, err := range l.ReadTo(ctx, stream, erasure.Partition, subjects, 0, erasure.Sequence-1) {
 			if err != nil {
 				return n, err

@@ -93,7 +93,7 @@ func (r *Relay) makeDurable(ctx context.Context, e *webhook.Endpoint) error {
 
 // filterOf returns the subjects of what can be told to an account: its jobs, and the months that were archived.
 func filterOf(account string, partition int) []string {
-	return []string{events.Decisions.SubjectsOf(account, partition)[0], events.ArchivesSubject(partition)}
+	return []string{events.JobsSubject(account, partition), events.ArchivesSubject(partition)}
 }
 
 // Get returns an endpoint. The error is events.ErrNotFound where the account has none under that id.

@@ -282,6 +282,17 @@ func progressed(t *testing.T, r *Relay, e webhook.Endpoint, what string, is func
 	return p
 }
 
+// done waits until an endpoint was told everything that is decided on jobs of its account. That nothing is pending is not enough: the
+// server counts what is new a moment after it has it.
+func done(t *testing.T, r *Relay, e webhook.Endpoint) webhook.Progress {
+	t.Helper()
+	of := e.After.Partition
+	last := must[*jetstream.RawStreamMsg](t)(r.store.decisions[of].GetLastMsgForSubject(within(t), events.JobsSubject(e.Account, of)))
+	return progressed(t, r, e, "everything is done with", func(p webhook.Progress) bool {
+		return p.Pending == 0 && p.Delivered.Sequence >= last.Sequence
+	})
+}
+
 func verify(t *testing.T, secret webhook.Secret, g got) error {
 	t.Helper()
 	return must[*standardwebhooks.Webhook](t)(standardwebhooks.NewWebhook(secret.Value)).Verify(g.body, g.header)

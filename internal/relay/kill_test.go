@@ -85,7 +85,7 @@ func TestKill9OverTheRelay(t *testing.T) {
 	h.catchUp(t)
 	r, stop := run(t, h.killConfig())
 	for _, e := range must[[]webhook.Endpoint](t)(r.All(within(t))) {
-		p := progressed(t, r, e, "it is sent the rest", func(p webhook.Progress) bool { return p.Pending == 0 })
+		p := done(t, r, e)
 		if p.Poisoned != 0 {
 			t.Errorf("%d events of %s were given up", p.Poisoned, e.URL)
 		}

@@ -111,7 +111,7 @@ func TestPoisonIsPutAsideOnce(t *testing.T) {
 	ok(t, poisonQueue{r}.put(within(t), &attempt{worker: w, event: &event, given: &webhook.Delivery{Attempt: 1}}))
 	run(t, cfg)
 	rcv.wantIDs(t, "evt_0-1")
-	p := progressed(t, r, e, "it is given up", func(p webhook.Progress) bool { return p.Pending == 0 })
+	p := done(t, r, e)
 	if p.Poisoned != 1 {
 		t.Errorf("it is there %d times", p.Poisoned)
 	}

@@ -35,7 +35,7 @@ func TestAScrubbedServerKeepsWebhooks(t *testing.T) {
 		h.capture(t, "demo")
 	}
 	rcv.wantIDs(t, "evt_0-1", "evt_0-1", "evt_0-2", "evt_0-3")
-	before := progressed(t, r, e, "all is done with", func(p webhook.Progress) bool { return p.Pending == 0 })
+	before := done(t, r, e)
 	log := must[[]webhook.Delivery](t)(r.Deliveries(within(t), "demo", e.ID, 0, 10))
 	stop()
 	h.close()

@@ -57,7 +57,7 @@ func TestWhatIsBroughtForwardIsSentAtOnce(t *testing.T) {
 			for g := rcv.next(t); g.id() != "evt_0-1"; {
 				g = rcv.next(t)
 			}
-			progressed(t, r, e, "it is delivered", func(p webhook.Progress) bool { return p.Pending == 0 })
+			done(t, r, e)
 		})
 	}
 }
@@ -81,7 +81,7 @@ func TestNothingThatIsGivenBackIsHeldUp(t *testing.T) {
 	run(t, cfg)
 	e := create(t, r, "demo", rcv.URL)
 	h.capture(t, "demo")
-	p := progressed(t, r, e, "it is delivered", func(p webhook.Progress) bool { return p.Pending == 0 })
+	p := done(t, r, e)
 	if p.Poisoned != 0 || len(rcv.all) != times+1 {
 		t.Errorf("after %d attempts the progress is %+v", len(rcv.all), p)
 	}

@@ -79,7 +79,7 @@ func (s Source) counting(account string, read *int64) Source {
 	readTo := s.ReadTo
 	s.ReadTo = func(ctx context.Context, stream events.Stream, partition int, subjects []string, after, last uint64) iter.Seq2[[]events.Message, error] {
 		messages := readTo(ctx, stream, partition, subjects, after, last)
-		if !slices.Equal(subjects, stream.SubjectsOf(account, partition)) {
+		if !slices.Equal(subjects, []string{stream.SubjectOf(account, partition)}) {
 			return messages
 		}
 		return func(yield func([]events.Message, error) bool) {
@@ -103,7 +103,7 @@ func (s Source) standing(ctx context.Context, account string, at events.Position
 	if err != nil {
 		return err
 	}
-	subjects := events.Decisions.SubjectsOf(account, at.Partition)
+	subjects := []string{events.Decisions.SubjectOf(account, at.Partition)}
 	for batch, err := range s.ReadTo(ctx, events.Decisions, at.Partition, subjects, at.Sequence, heads.Decisions) {
 		if err != nil {
 			return err

@@ -19,7 +19,7 @@ type reader struct {
 func (p *Partition) read(ctx context.Context, stream events.Stream, account string, after, last uint64) *reader {
 	var subjects []string
 	if account != "" {
-		subjects = stream.SubjectsOf(account, p.Number)
+		subjects = []string{stream.SubjectOf(account, p.Number)}
 	}
 	r := &reader{ctx: ctx}
 	r.pull, r.stop = iter.Pull2(p.source.ReadTo(ctx, stream, p.Number, subjects, after, last))
