@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -35,7 +34,7 @@ func (c *tailCmd) Run(s *session) (err error) {
 		return err
 	}
 	reading := *s
-	var stop context.CancelFunc
+	var stop func()
 	reading.ctx, stop = whileRead(s.ctx, s.stdout)
 	defer stop()
 	s = &reading

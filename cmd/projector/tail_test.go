@@ -223,6 +223,24 @@ func TestTailEndsWhenNobodyReadsIt(t *testing.T) {
 	}
 }
 
+// TestAPipeIsLeftAloneOnceItIsStopped closes what was written to as soon as nobody need watch it any more: what looks at
+// it later looks at a file that is closed, or at the next that got its number.
+func TestAPipeIsLeftAloneOnceItIsStopped(t *testing.T) {
+	for range 200 {
+		reader, writer, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		reading, stop := whileRead(t.Context(), writer)
+		stop()
+		if reading.Err() == nil {
+			t.Fatal("nobody writes, and the context goes on")
+		}
+		writer.Close() // the race detector sees who reads its descriptor meanwhile
+		reader.Close()
+	}
+}
+
 // TestTailSaysThatAnAccountHasNothing: silence would leave who mistyped its name waiting.
 func TestTailSaysThatAnAccountHasNothing(t *testing.T) {
 	dir := t.TempDir()
