@@ -108,7 +108,9 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer, now fun
 			Began: watching.StreamBegan(), Told: watching.StreamTold(), Ended: watching.StreamEnded(),
 		}},
 	})
-	return answer(ctx, http.LimitConnections(listener, cfg), http.NewServer(cfg), proof, log)
+	server := http.NewServer(cfg)
+	server.RegisterOnShutdown(relay.StopSending) // which takes as long as answering does: the two are waited for together
+	return answer(ctx, http.LimitConnections(listener, cfg), server, proof, log)
 }
 
 // open sees to it that a service on its own has an account. A first start has nothing to catch up with.

@@ -198,6 +198,23 @@ func (w onWrite) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// TestAttemptsAreStoppedWhileRequestsAreAnswered holds back a capture until the relay ends: who hangs here and who hangs there are
+// waited for together.
+func TestAttemptsAreStoppedWhileRequestsAreAnswered(t *testing.T) {
+	t.Parallel()
+	s := start(t, t.TempDir(), midNovember, "--log-level", "debug")
+	f := s.hold(t, 1)
+	s.interrupt()
+	s.wait(t, &s.stderr, regexp.MustCompile(`msg="Waiting for messages"`)) // of the relay's router: those under way
+	f.release()
+	if r := <-f.replies; r.err != nil || r.status != http.StatusCreated {
+		t.Errorf("the capture in flight: %d, %v", r.status, r.err)
+	}
+	if err := s.end(t); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestSIGTERMStopsLikeCtrlC(t *testing.T) {
 	t.Parallel()
 	s := startBinary(t, t.TempDir())

@@ -16,9 +16,11 @@ import (
 	"jobtally/internal/node"
 )
 
+// eraseCmd is told what to erase, and that nobody is to be asked, by the command line only: a variable may be left of
+// something else.
 type eraseCmd struct {
-	Account string `required:"" placeholder:"NAME" help:"Account to erase."`
-	Yes     bool   `help:"Do not ask for the name of the account to be typed. Needed where there is no terminal."`
+	Account string `required:"" env:"-" placeholder:"NAME" help:"Account to erase."`
+	Yes     bool   `env:"-" help:"Do not ask for the name of the account to be typed. Needed where there is no terminal."`
 	access
 }
 

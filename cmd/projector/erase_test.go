@@ -53,6 +53,22 @@ func TestEraseAsksForTheNameOnATerminal(t *testing.T) {
 	p.interrupt(t)
 }
 
+// TestTheEnvironmentConfirmsNothing has variables stand for what only a person may say.
+func TestTheEnvironmentConfirmsNothing(t *testing.T) {
+	t.Setenv("JOBTALLY_YES", "true")
+	t.Setenv("JOBTALLY_ACCOUNT", "anna")
+	data := t.TempDir()
+	for want, args := range map[string][]string{
+		"missing flags: --account=NAME":                     {"erase", "--yes", "--data", data},
+		"there is no terminal to ask on: give --yes":        {"erase", "--account", "anna", "--data", data},
+		"usage: there is no terminal to ask on: give --yes": {"webhook", "redrive", "wh_x", "--redeliver", "--from", "0-1", "--to", "0-2", "--data", data},
+	} {
+		if _, err := operate(t, args...); !errors.Is(err, cli.ErrUsage) || !strings.Contains(err.Error(), want) {
+			t.Errorf("projector %s: %v, want %s", strings.Join(args, " "), err, want)
+		}
+	}
+}
+
 // TestEraseOnAServerOfItsOwn erases beside a projector that decides and one that stands by, and then without any.
 func TestEraseOnAServerOfItsOwn(t *testing.T) {
 	url := natsServer(t)

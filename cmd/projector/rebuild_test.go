@@ -13,7 +13,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"jobtally/internal/cli"
-	"jobtally/internal/ledger"
 	"jobtally/internal/projections"
 )
 
@@ -126,16 +125,7 @@ func TestRebuildOfALedgerThatContradictsItself(t *testing.T) {
 // removeDecision removes one from the ledger of a running service.
 func removeDecision(t *testing.T, dir string, sequence uint64) {
 	t.Helper()
-	url, err := ledger.EmbeddedURL(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	nc, err := nats.Connect(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
+	js, err := jetstream.New(behind(t, dir))
 	if err != nil {
 		t.Fatal(err)
 	}

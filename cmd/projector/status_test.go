@@ -26,23 +26,29 @@ import (
 	"jobtally/internal/projections"
 )
 
-// teleport puts a request of a newer version into the ledger of a service.
-func teleport(t *testing.T, dir string) {
+// behind connects to the ledger of what runs on a directory, behind its back, until the test ends.
+func behind(t *testing.T, dir string) *nats.Conn {
 	t.Helper()
 	url, err := ledger.EmbeddedURL(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	nc, err := nats.Connect(url)
+	nc, err := nats.Connect(url, nats.NoReconnect())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer nc.Close()
+	t.Cleanup(nc.Close)
+	return nc
+}
+
+// teleport puts a request of a newer version into the ledger of a service.
+func teleport(t *testing.T, dir string) {
+	t.Helper()
 	m := &nats.Msg{Subject: "requests.0.anna.job_teleport", Data: []byte(`{}`), Header: nats.Header{
 		"ce-specversion": {"1.0"}, "ce-id": {"1"}, "ce-source": {"/jobtally/accounts/anna"},
 		"ce-type": {"jobtally.job.teleport_requested.v9"}, "ce-time": {"2026-11-22T10:00:00Z"},
 	}}
-	if _, err := nc.RequestMsg(m, patience); err != nil {
+	if _, err := behind(t, dir).RequestMsg(m, patience); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -17,7 +17,7 @@ type webhookRedriveCmd struct {
 	Redeliver bool   `help:"Send decided events again though they were delivered, each with the header Webhook-Redelivery: true."`
 	From      string `placeholder:"POSITION" help:"With --redeliver: the first position."`
 	To        string `placeholder:"POSITION" help:"With --redeliver: the last position."`
-	Yes       bool   `help:"With --redeliver: do not ask for the id of the webhook to be typed. Needed where there is no terminal."`
+	Yes       bool   `env:"-" help:"With --redeliver: do not ask for the id of the webhook to be typed. Needed where there is no terminal."`
 	jsonFlag
 	cli.Webhooks
 	webhookFlags

@@ -54,7 +54,8 @@ func Main(run Run) int {
 }
 
 // Parse reads a command line into the kong grammar that flags points to. It returns nil when the command line asked
-// for help, which is then printed. Each flag has an environment variable, JOBTALLY_ and its name in upper case.
+// for help, which is then printed. Each flag has an environment variable, JOBTALLY_ and its name in upper case, unless its tag
+// says env:"-": what confirms something that cannot be undone.
 func Parse(flags any, name, description string, args []string, stdout, stderr io.Writer) (*kong.Context, error) {
 	helped := false
 	parser, err := kong.New(flags, kong.Name(name), kong.Description(description), kong.Writers(stdout, stderr),

@@ -13,11 +13,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"jobtally/internal/events"
-	"jobtally/internal/ledger"
 	"jobtally/internal/node"
 	"jobtally/internal/projections"
 )
@@ -256,16 +254,7 @@ func TestAnotherVersionIsAheadOfTheDecisions(t *testing.T) {
 // loseDecisions makes the stream of decisions of a running node anew, without any.
 func loseDecisions(t *testing.T, dir string) {
 	t.Helper()
-	url, err := ledger.EmbeddedURL(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	nc, err := nats.Connect(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
+	js, err := jetstream.New(behind(t, dir))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -186,16 +186,22 @@ func TestNodeRefusesAProjectionThatDoesNotMatch(t *testing.T) {
 // publish puts a message into the ledger of an embedded node behind its back.
 func publish(t *testing.T, dir string, m *nats.Msg) {
 	t.Helper()
+	if _, err := behind(t, dir).RequestMsg(m, patience); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// behind connects to the ledger of what runs on a directory, behind its back, until the test ends.
+func behind(t *testing.T, dir string) *nats.Conn {
+	t.Helper()
 	url, err := ledger.EmbeddedURL(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	nc, err := nats.Connect(url)
+	nc, err := nats.Connect(url, nats.NoReconnect())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer nc.Close()
-	if _, err := nc.RequestMsg(m, patience); err != nil {
-		t.Fatal(err)
-	}
+	t.Cleanup(nc.Close)
+	return nc
 }

@@ -42,6 +42,8 @@ type RelayConfig struct {
 type Relay struct {
 	node    *Node
 	cfg     RelayConfig
+	sending context.Context // for how long it sends; what is registered can be changed until the node is closed
+	stop    context.CancelFunc
 	opened  atomic.Pointer[relay.Relay]
 	failure atomic.Pointer[error] // why it is not open
 }
@@ -49,9 +51,10 @@ type Relay struct {
 // StartRelay opens the relay, and runs it where the node decides, until the node is closed. It waits for the first try only.
 func (n *Node) StartRelay(ctx context.Context, cfg RelayConfig) *Relay {
 	cfg.sync = n.syncBeside
-	r := &Relay{node: n, cfg: cfg}
-	n.relay.Store(r)
 	running, cancel := context.WithCancel(context.Background())
+	r := &Relay{node: n, cfg: cfg}
+	r.sending, r.stop = context.WithCancel(running)
+	n.relay.Store(r)
 	var ended sync.WaitGroup
 	tried := make(chan struct{})
 	ended.Go(func() { r.keep(running, sync.OnceFunc(func() { close(tried) })) })
@@ -62,6 +65,10 @@ func (n *Node) StartRelay(ctx context.Context, cfg RelayConfig) *Relay {
 	}
 	return r
 }
+
+// StopSending has nothing more be sent by itself. An attempt that is under way gets a moment to end, for which closing the node
+// waits, and this does not.
+func (r *Relay) StopSending() { r.stop() }
 
 // Now returns the relay. The error, where there is none now, is events.ErrUnavailable.
 func (r *Relay) Now() (*relay.Relay, error) {
@@ -120,7 +127,9 @@ func (r *Relay) work(ctx context.Context, tried func()) (err error) {
 	}
 	tried()
 	if r.node.decides {
-		return opened.Run(ctx)
+		if err := opened.Run(r.sending); r.sending.Err() == nil {
+			return err
+		}
 	}
 	<-ctx.Done()
 	return nil

@@ -175,7 +175,7 @@ func (w *worker) tell(ctx context.Context, event *events.Event, done string) err
 	if w.endpoint.Load().State != webhook.Enabled {
 		return w.giveBack(retryPause, "the webhook is not enabled")
 	}
-	if left := p.NextAttempt.Sub(w.relay.cfg.Now()); left > 0 && left <= longestPause(w.relay.cfg.Schedule) {
+	if left := p.rest(w.relay.cfg.Now()); left > 0 {
 		return w.giveBack(left, "its next attempt is not due")
 	}
 	m := message.NewMessageWithContext(context.WithValue(ctx, attemptKey{}, &attempt{worker: w, event: event, before: p, on: on, done: done}), event.ID, nil)
@@ -249,7 +249,7 @@ func (w *worker) failed(ctx context.Context, a *attempt, d *webhook.Delivery, an
 	if p.Failures == 1 {
 		p.LastSuccess = r.lastSuccess(ctx, e, p.LastSuccess)
 	}
-	if d.Status == statusGone || d.At.Sub(p.FailingSince) >= r.cfg.failing {
+	if d.Status == statusGone || r.cfg.isFailing(&p, d.At) {
 		return w.stop(ctx, e, a, p, d)
 	}
 	if d.Attempt >= len(r.cfg.Schedule) {

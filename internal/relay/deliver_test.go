@@ -251,6 +251,37 @@ func TestDeadEndpointsAreGivenUpSlowly(t *testing.T) {
 	}
 }
 
+// TestThatNobodyTriedIsNoFailure has days pass after one failure in which no relay runs: what was not tried did not fail. The webhook
+// is failing with as many failures in a row as are made at an event.
+func TestThatNobodyTriedIsNoFailure(t *testing.T) {
+	h, clock := newHouse(t), &clock{at: time.Now().UTC()}
+	rcv := receive(t, func(w http.ResponseWriter, _ string) { w.WriteHeader(http.StatusInternalServerError) })
+	cfg := h.config()
+	cfg.RootCAs, cfg.Now, cfg.Schedule = rcv.trusted(), clock.now, make([]time.Duration, 4)
+	for i := range cfg.Schedule {
+		cfg.Schedule[i] = time.Hour
+	}
+	r, stop := run(t, cfg)
+	e := create(t, r, "demo", rcv.URL)
+	h.capture(t, "demo")
+	for failures := 1; failures <= len(cfg.Schedule); failures++ {
+		rcv.wantIDs(t, "evt_0-1")
+		p := progressed(t, r, e, "it failed", func(p webhook.Progress) bool { return p.ConsecutiveFailures == failures })
+		if last := failures == len(cfg.Schedule); p.NextAttempt.IsZero() != last {
+			t.Fatalf("after %d failures: %+v", failures, p)
+		}
+		if failures == 1 {
+			stop()
+			clock.pass(2 * failingAtMost)
+			r, _ = run(t, cfg)
+		}
+		clock.pass(2 * time.Hour)
+	}
+	until(t, "it is failing", func() bool {
+		return must[webhook.Endpoint](t)(r.Get(within(t), "demo", e.ID)).State == webhook.Failing
+	})
+}
+
 // TestASlowEndpointDelaysNobodyElse has one that answers nothing, and one that goes on.
 func TestASlowEndpointDelaysNobodyElse(t *testing.T) {
 	h, hold := newHouse(t), make(chan struct{})

@@ -36,6 +36,7 @@ type progressRecord struct {
 	Done         string    `json:"done,omitempty"` // the id of an event of the same decision that is done with
 	Failures     int       `json:"failures,omitempty"`
 	FailingSince time.Time `json:"failing_since,omitzero"`
+	LastAttempt  time.Time `json:"last_attempt,omitzero"`
 	NextAttempt  time.Time `json:"next_attempt,omitzero"`
 	LastSuccess  time.Time `json:"last_success,omitzero"`
 	Waits        string    `json:"waits,omitempty"` // for what, where that is not the endpoint

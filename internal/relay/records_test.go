@@ -18,8 +18,8 @@ func TestStoredForms(t *testing.T) {
 			Secrets: []secretRecord{{Value: "whsec_a"}, {Value: "whsec_b", ExpiresAt: at}},
 		},
 		`{}`: &progressRecord{},
-		`{"event":"0-8","attempts":2,"done":"0-7","failures":3,"failing_since":"2026-11-22T12:00:00Z","next_attempt":"2026-11-22T12:00:00Z","last_success":"2026-11-22T12:00:00Z","waits":"w"}`: &progressRecord{
-			Event: "0-8", Attempts: 2, Done: "0-7", Failures: 3, FailingSince: at, NextAttempt: at, LastSuccess: at, Waits: "w",
+		`{"event":"0-8","attempts":2,"done":"0-7","failures":3,"failing_since":"2026-11-22T12:00:00Z","last_attempt":"2026-11-22T12:00:00Z","next_attempt":"2026-11-22T12:00:00Z","last_success":"2026-11-22T12:00:00Z","waits":"w"}`: &progressRecord{
+			Event: "0-8", Attempts: 2, Done: "0-7", Failures: 3, FailingSince: at, LastAttempt: at, NextAttempt: at, LastSuccess: at, Waits: "w",
 		},
 		`{"message_id":"evt_0-8","position":8,"type":"jobtally.job.captured.v1","cause":"event","attempt":2,"at":"2026-11-22T12:00:00Z","duration_ns":1000,"status":503,"error":"e","outcome":"failed","next_attempt":"2026-11-22T12:00:00Z"}`: &deliveryRecord{
 			MessageID: "evt_0-8", Position: 8, Type: "jobtally.job.captured.v1", Cause: webhook.ByEvent, Attempt: 2, At: at, Duration: time.Microsecond,
