@@ -29,7 +29,7 @@ func (w *worker) openDurable(ctx context.Context) error {
 	}
 	if err != nil {
 		err = lacksRight(w.s.config.Conn, "CONSUMER.INFO."+w.stream, err)
-		return fmt.Errorf("durable consumer %s of %s: %w", name, w.stream, deleted(err))
+		return fmt.Errorf("durable consumer %s of %s: %w", name, w.stream, err)
 	}
 	config := found.CachedInfo().Config
 	if err := w.fit(config); err != nil {

@@ -58,7 +58,7 @@ func (s *Subscriber) info(ctx context.Context, stream string) (*jetstream.Stream
 	found, err := s.js.Stream(ctx, stream)
 	if err != nil {
 		err = lacksRight(s.config.Conn, "STREAM.INFO."+stream, err)
-		return nil, fmt.Errorf("stream %s: %w", stream, deleted(err))
+		return nil, fmt.Errorf("stream %s: %w", stream, err)
 	}
 	return found.CachedInfo(), nil
 }

@@ -192,7 +192,7 @@ func (s *Subscriber) workers(ctx context.Context, topic string, out chan<- *mess
 		return nil, err
 	}
 	for _, stream := range streams {
-		w := newWorker(s, stream, out)
+		w := &worker{s: s, stream: stream, out: out}
 		if err := w.open(ctx); err != nil {
 			discard(workers)
 			return nil, err

@@ -324,6 +324,19 @@ type logged struct {
 
 func (l logged) Error(_ string, err error, _ watermill.LogFields) { l.errors <- err }
 
+// A topic that is misspelt, or a partition too many, was not deleted: nobody is to look for who did that.
+func TestAStreamThatNeverWasIsNotCalledDeleted(t *testing.T) {
+	t.Parallel()
+	nc := connect(t, startServer(t))
+	makeDecisions(t, nc, 1)
+	for _, c := range []consumer.Config{{Conn: nc, Durable: "d", Partitions: 2}, {Conn: nc, Partitions: 2}} {
+		_, err := newSubscriber(t, c).Subscribe(t.Context(), consumer.Decisions)
+		if !errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, consumer.ErrDeleted) || !strings.Contains(err.Error(), "DECISIONS_1") {
+			t.Errorf("with Durable %q Subscribe says %v", c.Durable, err)
+		}
+	}
+}
+
 func TestADeletedDurableEndsTheSubscriptionAndSaysSo(t *testing.T) {
 	t.Parallel()
 	nc := connect(t, startServer(t))

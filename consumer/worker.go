@@ -37,10 +37,6 @@ type worker struct {
 	delivered uint64        // by the consumer that was made for the caller's checkpoint
 }
 
-func newWorker(s *Subscriber, stream string, out chan<- *message.Message) *worker {
-	return &worker{s: s, stream: stream, out: out}
-}
-
 // open makes ready to pull: finds or makes the consumer.
 func (w *worker) open(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
@@ -117,7 +113,7 @@ func whyClosed(nc *nats.Conn, err error) error {
 func (w *worker) serve(ctx context.Context) error {
 	if w.pull == nil {
 		if err := w.open(ctx); err != nil {
-			return err
+			return deleted(err)
 		}
 	}
 	for {
@@ -200,7 +196,7 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// deleted makes ErrDeleted of the answers that say that a consumer, or its stream, is not there.
+// deleted makes ErrDeleted of the answers that say that a consumer, or its stream, is not there any more.
 func deleted(err error) error {
 	if errors.Is(err, jetstream.ErrConsumerNotFound) || errors.Is(err, jetstream.ErrStreamNotFound) {
 		return fmt.Errorf("%w: %w", ErrDeleted, err)

@@ -69,7 +69,7 @@ func unpruned(ctx context.Context, l *ledger.Ledger, after events.Position) erro
 	from := sort.Search(len(closings), func(i int) bool { return closings[i].sequence > after.Sequence })
 	to := sort.Search(len(closings), func(i int) bool { return closings[i].sequence >= first-1 })
 	if from == len(closings) {
-		return fmt.Errorf("%s, and is of a month that is not archived: only a backup has it", gone)
+		return fmt.Errorf("%s, and is of a month that is not archived: only a backup has it. Go on here with --from %s", gone, at(first-1))
 	}
 	end := ""
 	if to == len(closings) {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -487,22 +488,7 @@ func TestTailNamesTheArchiveOfWhatIsGone(t *testing.T) {
 	decide(t, url, append(every()[:4], archived(4), every()[7], every()[8])...)
 	closing := &events.Request{ID: "close", Time: april, Body: &events.MonthCloseRequested{Month: "2026-10"}}
 	appendAll(t, url, captureRequest("anna", 1, ""), captureRequest("anna", 2, ""), captureRequest("anna", 3, ""), captureRequest("anna", 4, ""), closing)
-	nc, err := nats.Connect(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stream, err := js.Stream(within(t), events.Decisions.Name(0))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := stream.Purge(within(t), jetstream.WithPurgeSequence(4)); err != nil { // up to and without
-		t.Fatal(err)
-	}
+	prune(t, url, "0-3")
 	for from, want := range map[string]string{
 		"0-1":     "decision 0-2 is no longer in the ledger, which goes back to 0-4: the archive of 2026-10 has what is missing. Read it there, with `projector archive replay DIR`, and go on here with --from 0-3",
 		"2026-10": "decision 0-1 is no longer in the ledger, which goes back to 0-4: the archive of 2026-10 has what is missing",
@@ -516,5 +502,27 @@ func TestTailNamesTheArchiveOfWhatIsGone(t *testing.T) {
 		if got := shown(mustOperate(t, "tail", "--nats", url, "--no-follow", "--from", from)); len(got) != 4 || got[0] != "0-4 anna repeated" {
 			t.Errorf("--from %s: %q", from, got)
 		}
+	}
+}
+
+// prune removes the decisions up to a position from the ledger.
+func prune(t *testing.T, url, upTo string) {
+	t.Helper()
+	p, err1 := events.ParsePosition(upTo)
+	nc, err2 := nats.Connect(url)
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(within(t), events.Decisions.Name(p.Partition))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Purge(within(t), jetstream.WithPurgeSequence(p.Sequence+1)); err != nil { // up to and without
+		t.Fatal(err)
 	}
 }

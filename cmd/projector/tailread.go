@@ -78,7 +78,7 @@ func (t *tail) beginBehind(l *ledger.Ledger, p events.Position) error {
 		return err
 	}
 	if head := heads[p.Partition]; p.Sequence > head {
-		return usage("--from %s is not there yet: partition %d has %d decisions", p, p.Partition, head)
+		return usage("--from %s is not there yet: the last decision is %s", p, events.Position{Partition: p.Partition, Sequence: head})
 	}
 	return unpruned(t.ctx, l, p)
 }
@@ -152,24 +152,19 @@ func merged(parts []iter.Seq2[decided, error]) iter.Seq2[decided, error] {
 		type source struct {
 			next func() (decided, error, bool)
 			head decided
+			err  error // in the place of head, with a time before all others
 			at   time.Time
 		}
 		var sources []*source
-		advance := func(s *source) (more bool, err error) {
-			s.head, err, more = s.next()
+		advance := func(s *source) (more bool) {
+			s.head, s.err, more = s.next()
 			s.at = askedAt(&s.head.Message)
-			return more, err
+			return more
 		}
 		for _, part := range parts {
 			next, stop := iter.Pull2(part)
 			defer stop()
-			s := &source{next: next}
-			more, err := advance(s)
-			if err != nil {
-				yield(decided{}, err)
-				return
-			}
-			if more {
+			if s := (&source{next: next}); advance(s) {
 				sources = append(sources, s)
 			}
 		}
@@ -180,15 +175,10 @@ func merged(parts []iter.Seq2[decided, error]) iter.Seq2[decided, error] {
 					i = j
 				}
 			}
-			if !yield(sources[i].head, nil) {
+			if !yield(sources[i].head, sources[i].err) {
 				return
 			}
-			more, err := advance(sources[i])
-			if err != nil {
-				yield(decided{}, err)
-				return
-			}
-			if !more {
+			if !advance(sources[i]) {
 				sources = slices.Delete(sources, i, i+1)
 			}
 		}

@@ -271,6 +271,10 @@ func redeliver(t *testing.T, nats, id string, r *receiver) {
 	if err != nil || strings.Count(stdout, " accepted in ") != 23 {
 		t.Errorf("%s%v", stdout, err)
 	}
+	prune(t, nats, first.Position)
+	if _, _, err := ask(id + "\n"); err == nil || !strings.Contains(err.Error(), first.Position+" is no longer in the ledger: nothing was sent") {
+		t.Errorf("where the first is pruned: %v", err)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !slices.Equal(r.again, unique(r.ids)) {

@@ -97,7 +97,8 @@ func (c *webhookRedriveCmd) stretch() (from, to events.Position, err error) {
 	return from, to, nil
 }
 
-// isDecided returns an error unless there are decisions from one position to another, where the webhook's account has its.
+// isDecided returns an error unless there are decisions from one position to another, where the webhook's account has its: what
+// was pruned would be passed over without a word.
 func isDecided(s *session, o *opened, e *webhook.Endpoint, from, to events.Position) error {
 	p := events.PartitionOf(e.Account, o.Ledger.Partitions)
 	if from.Partition != p {
@@ -110,7 +111,11 @@ func isDecided(s *session, o *opened, e *webhook.Endpoint, from, to events.Posit
 	if to.Sequence > heads.Decisions {
 		return fmt.Errorf("there is no decision %s: the last is %s", to, events.Position{Partition: p, Sequence: heads.Decisions})
 	}
-	return nil
+	first, err := o.Ledger.Pruned(s.ctx, events.Position{Partition: p, Sequence: max(from.Sequence, 1) - 1})
+	if err == nil && first > 0 {
+		err = fmt.Errorf("decision %s is no longer in the ledger: nothing was sent. What is there begins with --from %s", from, events.Position{Partition: p, Sequence: first})
+	}
+	return err
 }
 
 // sendReport tells of deliveries as they are made.

@@ -52,7 +52,9 @@ func parse(args []string) (o options, err error) {
 	flags.StringVar(&o.poison, "poison", "poison.jsonl", "file that takes what cannot be handled, a line each")
 	flags.StringVar(&o.metrics, "metrics-addr", "", "address to serve /metrics on, such as 127.0.0.1:9465")
 	flags.StringVar(&o.failOn, "fail-on", "", "fail on captured jobs that have this in their title, to see what becomes of them")
-	err = flags.Parse(args)
+	if err = flags.Parse(args); err == nil && flags.NArg() > 0 {
+		err = fmt.Errorf("unexpected argument %s", flags.Arg(0))
+	}
 	return o, err
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +30,10 @@ type Connection = nats.Conn
 
 // errURL repeats nothing of a URL that cannot be read: what is wrong with it may be its password.
 var errURL = errors.New("the URL of the NATS server cannot be read: it is nats://HOST:PORT or nats://USER:PASSWORD@HOST:PORT, several apart by commas; in a password, write each special character as % and two digits")
+
+// errScheme is the error of a URL of another protocol, or of a scheme that is misspelt: the client library would take it for nats,
+// and so send a password in the clear that was to go over tls.
+var errScheme = errors.New("the URL of the NATS server begins with none of nats://, tls://, ws:// and wss://")
 
 // Connect connects to a nats-server, and keeps connecting again when the connection is lost. What is published
 // meanwhile fails at once instead of being buffered: nobody may be answered on the strength of a buffer. No error and
@@ -77,6 +82,9 @@ func parse(servers string) (urls []*url.URL, err error) {
 		u, err := url.Parse(text)
 		if err != nil || u.Host == "" || strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") {
 			return nil, errURL
+		}
+		if !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) {
+			return nil, errScheme
 		}
 		urls = append(urls, u)
 	}

@@ -22,6 +22,7 @@ func TestNoErrorHasThePassword(t *testing.T) {
 		"nats://api:s3cret@127.0.0.1:1", "api:s3cret@127.0.0.1:1", "nats://s3cret@127.0.0.1:1", "s3cret@127.0.0.1:1",
 		"nats://api:s3cret@127.0.0.1:1,nats://api:s3cret@127.0.0.1:2", "nats://api:x,s3cret@127.0.0.1:1",
 		"nats://api:%s3cret@127.0.0.1:1", "nats://api:s3cret#1@127.0.0.1:1", "nats://api:s3cret/1@127.0.0.1:1",
+		"tsl://api:s3cret@127.0.0.1:1", "http://s3cret@127.0.0.1:1", "nats://127.0.0.1:1,s3cret://127.0.0.1:2",
 		"nats://api:1/s3cret@127.0.0.1:1", "nats://api:s3cret 1@127.0.0.1:1", "nats://api:s3cret?@127.0.0.1:1", "nats://api:s3cret@", "",
 	} {
 		var log bytes.Buffer
@@ -33,6 +34,16 @@ func TestNoErrorHasThePassword(t *testing.T) {
 		if said := err.Error() + log.String(); strings.Contains(said, "s3cret") || !strings.Contains(said, "NATS server") {
 			t.Errorf("%s: %s", url, said)
 		}
+	}
+}
+
+// TestAMisspeltSchemeIsRefused has a server that would take anybody: it is not asked.
+func TestAMisspeltSchemeIsRefused(t *testing.T) {
+	t.Parallel()
+	at := startNATS(t, server.Options{StoreDir: t.TempDir()}).Addr().String()
+	for _, url := range []string{"tsl://" + at, "http://" + at, "nats://" + at + ",natss://" + at} {
+		_, err := Connect(url, "test", slog.New(slog.DiscardHandler))
+		wantErr(t, err, errScheme)
 	}
 }
 

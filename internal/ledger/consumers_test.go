@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -450,6 +451,23 @@ func TestAHalfWrittenUserIsNobody(t *testing.T) {
 	}
 	if users, err := ConsumerUsers(e.dir); len(users) != 0 || err != nil {
 		t.Errorf("let in are %v, %v", users, err)
+	}
+}
+
+// Half a file of a consumer that could not be written would keep all others from being listed.
+func TestAUserThatAFullDiskHasNoRoomForIsNotThere(t *testing.T) {
+	if !mayFillDisk(t) {
+		return
+	}
+	dir, reads := t.TempDir(), &ConsumerUser{Name: "reads"}
+	empty := fillDisk(t, 10)
+	wantErr(t, AddConsumerUser(dir, reads), syscall.EFBIG)
+	if users, err := ConsumerUsers(dir); len(users) != 0 || err != nil {
+		t.Errorf("let in are %v, %v", users, err)
+	}
+	empty()
+	if err := AddConsumerUser(dir, reads); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -78,7 +78,7 @@ func (u *ConsumerUser) permissions() *server.Permissions {
 func userPath(dir, name string) string { return filepath.Join(dir, consumersDir, name+".json") }
 
 // AddConsumerUser has the embedded server of a data directory, running or not, let a consumer in from now on. The error is
-// ErrConsumerExists where it knows one of that name.
+// ErrConsumerExists where it knows one of that name. With an error it knows none: half a file would be in the way of all.
 func AddConsumerUser(dir string, u *ConsumerUser) error {
 	if err := os.MkdirAll(filepath.Join(dir, consumersDir), 0o700); err != nil {
 		return err
@@ -94,7 +94,10 @@ func AddConsumerUser(dir string, u *ConsumerUser) error {
 	if err == nil {
 		_, err = f.Write(append(text, '\n'))
 	}
-	return errors.Join(err, f.Sync(), f.Close())
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
 }
 
 // RemoveConsumerUser has the embedded server of a data directory let a consumer in no longer; what it is connected with is

@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -195,13 +193,7 @@ func pipe(child *exec.Cmd) (*bufio.Scanner, error) {
 
 // A disk that is full stops the erasure. Once it has room again the server is started again, and the next call finishes.
 func TestEraseOnAFullDisk(t *testing.T) {
-	if os.Getenv(roomEnv) == "" {
-		t.Parallel()
-		child := exec.Command(os.Args[0], "-test.run=^TestEraseOnAFullDisk$", "-test.v")
-		child.Env = append(os.Environ(), roomEnv+"=1")
-		if out, err := child.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: TestEraseOnAFullDisk") {
-			t.Fatalf("%v\n%s", err, out)
-		}
+	if !mayFillDisk(t) {
 		return
 	}
 	dir := t.TempDir()
@@ -210,19 +202,15 @@ func TestEraseOnAFullDisk(t *testing.T) {
 	accounts := append(repeat(3, "anna", "bob", "bob"), "bob")
 	record(t, l, 900<<10, accounts...)
 	at := decideErasure(t, l, "anna", 3)
-	var whole syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &whole); err != nil {
-		t.Fatal(err)
-	}
-	signal.Ignore(syscall.SIGXFSZ)
+	var empty func()
 	_, err := l.Erase(within(t), "anna", at, func(removed, _ int) {
 		if removed == 5 { // the last of the requests is left
-			limit(t, syscall.Rlimit{Cur: room, Max: whole.Max}) // a block is larger
+			empty = fillDisk(t, room) // a block is larger
 		}
 	})
 	wantErr(t, err, events.ErrUnavailable)
 	until(t, func() bool { return e.Failure() != nil })
-	limit(t, whole)
+	empty()
 	until(t, func() bool { return e.Failure() == nil })
 	until(t, func() bool { // the client connects again
 		_, err := l.Erase(within(t), "anna", at, nothing)

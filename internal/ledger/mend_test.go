@@ -25,23 +25,12 @@ const (
 // A full disk refuses appends, with the reason, until it has room again. Then the ledger goes on by itself, with
 // everything that was acknowledged and nothing that was refused.
 func TestFullLedgerDisk(t *testing.T) {
-	if os.Getenv(roomEnv) == "" {
-		t.Parallel()
-		child := exec.Command(os.Args[0], "-test.run=^TestFullLedgerDisk$", "-test.v")
-		child.Env = append(os.Environ(), roomEnv+"=1")
-		if out, err := child.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("--- PASS: TestFullLedgerDisk")) {
-			t.Fatalf("%v\n%s", err, out)
-		}
+	if !mayFillDisk(t) {
 		return
 	}
 	dir := t.TempDir()
 	l, e := openEmbedded(t, dir)
-	var whole syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &whole); err != nil {
-		t.Fatal(err)
-	}
-	signal.Ignore(syscall.SIGXFSZ)
-	limit(t, syscall.Rlimit{Cur: room, Max: whole.Max})
+	empty := fillDisk(t, room)
 
 	outcomes := take(t, appendLarge(t, l, under(l), 100), 100)
 	if n := count(outcomes, nil); n == 0 || n == 100 {
@@ -54,7 +43,7 @@ func TestFullLedgerDisk(t *testing.T) {
 	_, err = l.Heads(within(t), 0)
 	wantErr(t, err, syscall.EFBIG)
 
-	limit(t, whole)
+	empty()
 	until(t, func() bool { return e.Failure() == nil })
 	until(t, func() bool { // the client connects again
 		_, err := l.Append(within(t), request("with room"))
@@ -66,11 +55,36 @@ func TestFullLedgerDisk(t *testing.T) {
 	}
 }
 
-func limit(t *testing.T, to syscall.Rlimit) {
+// mayFillDisk says whether this is a process of its own for the test. Otherwise the test is run in one, and passes or fails as it does.
+func mayFillDisk(t *testing.T) bool {
 	t.Helper()
-	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &to); err != nil {
+	if os.Getenv(roomEnv) != "" {
+		return true
+	}
+	t.Parallel()
+	child := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	child.Env = append(os.Environ(), roomEnv+"=1")
+	if out, err := child.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("--- PASS: "+t.Name())) {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return false
+}
+
+// fillDisk leaves room for files of so many bytes, until it is emptied.
+func fillDisk(t *testing.T, room uint64) (empty func()) {
+	t.Helper()
+	var whole syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &whole); err != nil {
 		t.Fatal(err)
 	}
+	signal.Ignore(syscall.SIGXFSZ)
+	limit := func(to syscall.Rlimit) {
+		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	limit(syscall.Rlimit{Cur: room, Max: whole.Max})
+	return func() { limit(whole) }
 }
 
 // Nobody but this process decides on its embedded server. A fence there means that the server counts decisions which it

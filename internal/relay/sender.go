@@ -162,6 +162,8 @@ func (s *sender) explain(err error, u *url.URL) string {
 		return "it was not waited for: the relay was stopped"
 	case errors.Is(err, errNotPublic), errors.As(err, &unknown):
 		return errNotPublic.Error()
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "it closed the connection without an answer"
 	case errors.As(err, &certificate):
 		return "its certificate is not accepted: " + brief(certificate.Err, u)
 	}
@@ -191,6 +193,10 @@ func brief(err error, u *url.URL) string {
 		err = system.Err
 	}
 	text, _, _ := strings.Cut(strings.ReplaceAll(err.Error(), u.Hostname(), "the host"), `"`)
+	if _, why, is := strings.Cut(text, "transport connection broken: "); is {
+		text = why
+	}
+	text = strings.TrimPrefix(text, "net/http: ")
 	text = strings.TrimSpace(strings.ToValidUTF8(text, "\ufffd"))
 	return strings.ToValidUTF8(text[:min(len(text), errorAtMost)], "")
 }
