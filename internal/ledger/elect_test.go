@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -88,6 +89,9 @@ func TestQuestionThatIsLostIsGivenUp(t *testing.T) {
 	first := must[events.Position](t)(l.Append(within(t), request("1")))
 	hung.toClient.Lock()
 	t.Cleanup(hung.toClient.Unlock)
+	ctx := within(t)
+	var asking sync.WaitGroup
+	defer asking.Wait()
 	for name, ask := range map[string]func(context.Context) error{
 		"open":  func(ctx context.Context) error { _, err := Open(ctx, nc); return err },
 		"heads": func(ctx context.Context) error { _, err := l.Heads(ctx, 0); return err },
@@ -101,11 +105,9 @@ func TestQuestionThatIsLostIsGivenUp(t *testing.T) {
 			return nil
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			ctx := within(t)
+		asking.Go(func() { // all before the connection is given up, too: then they fail at once
 			if err := ask(ctx); err == nil || ctx.Err() != nil {
-				t.Errorf("it ended with %v, and its time with %v", err, ctx.Err())
+				t.Errorf("%s ended with %v, and its time with %v", name, err, ctx.Err())
 			}
 		})
 	}
