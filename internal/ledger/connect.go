@@ -108,6 +108,12 @@ func redacted(u *url.URL) string {
 	return shown.Redacted()
 }
 
+// asking bounds a question. One that is lost with a server of a cluster is never answered: who starts, say, would wait for all the
+// time that the start may take.
+func asking(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, ackTimeout)
+}
+
 // heed returns a context that ends when the server says that the user of the connection lacks a right. A server does not
 // answer what it does not permit, it tells the connection: whoever asked would wait until their time is out.
 func heed(ctx context.Context, nc *nats.Conn) (_ context.Context, stop func()) {

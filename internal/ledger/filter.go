@@ -126,6 +126,8 @@ func (r *stretch) next(ctx context.Context) (uint64, error) {
 	if len(filters) == 0 {
 		filters = []string{">"}
 	}
+	ctx, cancel := asking(ctx)
+	defer cancel()
 	for _, filter := range filters {
 		raw, err := r.l.streams[r.name].GetMsg(ctx, r.after+1, jetstream.WithGetMsgSubject(filter))
 		switch {

@@ -77,8 +77,8 @@ func openStreams(ctx context.Context, nc *nats.Conn, embedded *Embedded) (*Ledge
 		nc: nc, js: js, embedded: embedded, streams: map[string]jetstream.Stream{},
 	}
 	for name := range found.streams {
-		if l.streams[name], err = js.Stream(ctx, name); err != nil {
-			return nil, fmt.Errorf("stream %s: %w", name, err)
+		if l.streams[name], err = lookUp(ctx, js, name); err != nil {
+			return nil, err
 		}
 	}
 	for p := range l.Partitions {
@@ -154,6 +154,8 @@ func (l *Ledger) Get(ctx context.Context, stream events.Stream, p events.Positio
 	if p.Partition >= l.Partitions {
 		return events.Message{}, events.ErrNotFound
 	}
+	ctx, cancel := asking(ctx)
+	defer cancel()
 	raw, err := l.streams[stream.Name(p.Partition)].GetMsg(ctx, p.Sequence)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return events.Message{}, events.ErrNotFound

@@ -41,6 +41,8 @@ func (l *Ledger) state(ctx context.Context, stream events.Stream, partition int)
 	if err := l.check(); err != nil {
 		return jetstream.StreamState{}, err
 	}
+	ctx, cancel := asking(ctx)
+	defer cancel()
 	info, err := l.streams[stream.Name(partition)].Info(ctx)
 	if err != nil {
 		return jetstream.StreamState{}, fmt.Errorf("%w: head of %s: %w", events.ErrUnavailable, stream.Name(partition), err)
@@ -50,6 +52,8 @@ func (l *Ledger) state(ctx context.Context, stream events.Stream, partition int)
 
 // Next returns the first message of a stream after a sequence, or ErrNotFound where there is none.
 func (l *Ledger) Next(ctx context.Context, stream events.Stream, partition int, after uint64) (events.Message, error) {
+	ctx, cancel := asking(ctx)
+	defer cancel()
 	raw, err := l.streams[stream.Name(partition)].GetMsg(ctx, after+1, jetstream.WithGetMsgSubject(">"))
 	return rawMessage(raw, err, stream.Name(partition))
 }
@@ -57,6 +61,8 @@ func (l *Ledger) Next(ctx context.Context, stream events.Stream, partition int, 
 // Last returns the last message of a stream under a subject, in which * stands for any one token, or ErrNotFound where
 // there is none.
 func (l *Ledger) Last(ctx context.Context, stream events.Stream, partition int, subject string) (events.Message, error) {
+	ctx, cancel := asking(ctx)
+	defer cancel()
 	raw, err := l.streams[stream.Name(partition)].GetLastMsgForSubject(ctx, subject)
 	return rawMessage(raw, err, stream.Name(partition))
 }

@@ -86,7 +86,10 @@ func (spec Spec) create(ctx context.Context, nc *nats.Conn) (created bool, err e
 	return len(missing) > 0, nil
 }
 
-// survey is what a server has of a ledger.
+// surveyTimeout is how long a server has to list its streams. One of a cluster waits for seconds for those that nobody leads.
+const surveyTimeout = 2 * ackTimeout
+
+// surveyed is what a server has of a ledger.
 type surveyed struct {
 	id         string // empty where no stream was found
 	partitions int
@@ -96,25 +99,69 @@ type surveyed struct {
 
 func survey(ctx context.Context, js jetstream.JetStream) (surveyed, error) {
 	found := surveyed{streams: map[string]*jetstream.StreamInfo{}}
-	list := js.ListStreams(ctx)
+	listing, cancel := context.WithTimeout(ctx, surveyTimeout)
+	defer cancel()
+	list := js.ListStreams(listing)
 	for info := range list.Info() {
-		id := info.Config.Metadata[metadataLedger]
-		if id == "" {
-			continue
+		if err := found.take(info); err != nil {
+			return found, err
 		}
-		if found.id != "" && found.id != id {
-			return found, fmt.Errorf("%w: the server has streams of two ledgers, %s and %s; remove those of one",
-				ErrDrift, found.id, id)
-		}
-		found.id = id
-		found.partitions, _ = strconv.Atoi(info.Config.Metadata[metadataPartitions])
-		found.streams[info.Config.Name] = info
-		found.messages += info.State.LastSeq
 	}
 	if err := list.Err(); err != nil {
 		return found, fmt.Errorf("list streams: %w", err)
 	}
-	return found, nil
+	return found, found.complete(ctx, js)
+}
+
+// take takes in a stream, if it is of a ledger.
+func (found *surveyed) take(info *jetstream.StreamInfo) error {
+	id := info.Config.Metadata[metadataLedger]
+	if id == "" {
+		return nil
+	}
+	if found.id != "" && found.id != id {
+		return fmt.Errorf("%w: the server has streams of two ledgers, %s and %s; remove those of one",
+			ErrDrift, found.id, id)
+	}
+	found.id = id
+	found.partitions, _ = strconv.Atoi(info.Config.Metadata[metadataPartitions])
+	found.streams[info.Config.Name] = info
+	found.messages += info.State.LastSeq
+	return nil
+}
+
+// complete asks for each stream by its name that was not listed. A cluster leaves out, without a word, those that nobody leads for
+// the moment, as after a restart: they are not missing.
+func (found *surveyed) complete(ctx context.Context, js jetstream.JetStream) error {
+	for p := 0; p < max(1, min(found.partitions, MaxPartitions)); p++ { // the first may say how many there are
+		for _, name := range []string{events.Requests.Name(p), events.Decisions.Name(p)} {
+			if found.streams[name] != nil {
+				continue
+			}
+			stream, err := lookUp(ctx, js, name)
+			if errors.Is(err, jetstream.ErrStreamNotFound) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if err := found.take(stream.CachedInfo()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// lookUp returns a stream. The error is jetstream.ErrStreamNotFound only where there is none.
+func lookUp(ctx context.Context, js jetstream.JetStream, name string) (jetstream.Stream, error) {
+	ctx, cancel := asking(ctx)
+	defer cancel()
+	stream, err := js.Stream(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("stream %s: %w", name, err)
+	}
+	return stream, nil
 }
 
 func (spec Spec) missing(found surveyed) (configs []jetstream.StreamConfig) {

@@ -4,13 +4,26 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"jobtally/internal/events"
 )
 
 // Check returns the heads of the partition, or ErrMismatch, with the remedy, for a projection that is not of a prefix
-// of this ledger.
+// of this ledger. Of a ledger that may answer from its past it says so only of what is found for as long as that may last.
 func (p *Projector) Check(ctx context.Context) (events.Heads, error) {
+	heads, err := p.check(ctx)
+	if final(err) && p.ledger.Doubt > 0 {
+		p.log.Warn("looking whether that stays so", "for", p.ledger.Doubt, "error", err)
+	}
+	for since := time.Now(); final(err) && time.Since(since) < p.ledger.Doubt && pause(ctx, retryAfter); {
+		heads, err = p.check(ctx)
+	}
+	return heads, err
+}
+
+// check is Check of what the ledger says now.
+func (p *Projector) check(ctx context.Context) (events.Heads, error) {
 	if err := p.db.settle(p.partition); err != nil {
 		return events.Heads{}, err
 	}
@@ -145,7 +158,7 @@ func (e erasedAccounts) erases(d *events.Decision) bool {
 
 // Restore takes stock, and appends again what the projection has and the decisions lost.
 func (p *Projector) Restore(ctx context.Context) error {
-	heads, err := p.Check(ctx)
+	heads, err := p.check(ctx)
 	if err != nil {
 		return err
 	}

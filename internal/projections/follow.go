@@ -87,7 +87,7 @@ var errImpatient = errors.New("requests stay undecided")
 
 // standBy folds what another projector decides. It returns nil once requests stayed undecided for longer than patience.
 func (p *Projector) standBy(ctx context.Context) error {
-	heads, err := p.Check(ctx)
+	heads, err := p.check(ctx)
 	if err != nil {
 		return err
 	}

@@ -177,7 +177,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 // round takes stock, as after a start, and then works until something fails. Whatever happened before, a process
 // killed in the middle or an append whose outcome nobody knows, is mended by this and nothing else.
 func (p *Projector) round(ctx context.Context) error {
-	heads, err := p.Check(ctx)
+	heads, err := p.check(ctx)
 	if err != nil {
 		return err
 	}

@@ -273,6 +273,43 @@ func TestProjectorGoesOnAfterAnswersFromThePast(t *testing.T) {
 	}
 }
 
+// Who starts beside a server that answers from its past is not told that requests were lost.
+func TestStartOutlastsAnswersFromThePast(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	db, seam := h.open(t, "a"), h.seam()
+	r := run(t, db, seam, true)
+	last := h.past(t, "past")
+	await(t, db, last)
+	r.stop(t)
+	looks, heads := 0, seam.Heads
+	seam.Heads = func(ctx context.Context, partition int) (events.Heads, error) {
+		now, err := heads(ctx, partition)
+		if looks++; looks <= 2 {
+			now.Requests = 1
+		}
+		return now, err
+	}
+	seam.Doubt = deadline
+	got := must[events.Heads](t)(NewProjector(db, seam, 0, true, quiet()).Check(within(t)))
+	if got.Requests != last.Sequence || looks != 3 {
+		t.Errorf("heads %+v after %d looks", got, looks)
+	}
+
+	t.Log("what is found for as long as the doubt lasts is so, and a start that is given up waits for no more")
+	seam.Heads = func(context.Context, int) (events.Heads, error) { return events.Heads{Requests: 1}, nil }
+	seam.Doubt = retryAfter / 2
+	_, err := NewProjector(db, seam, 0, true, quiet()).Check(within(t))
+	wantErr(t, err, ErrMismatch)
+	seam.Doubt = 2 * deadline
+	given, giveUp := context.WithCancel(within(t))
+	giveUp()
+	_, err = NewProjector(db, seam, 0, true, quiet()).Check(given)
+	if err == nil {
+		t.Error("no error")
+	}
+}
+
 // A file that opens well may be damaged further in. Whoever comes upon it stops, for trying again does not mend it.
 func TestProjectorStopsAtADamagedTable(t *testing.T) {
 	t.Parallel()

@@ -101,6 +101,7 @@ type switchboard struct {
 	relay   *Relay
 	router  *message.Router
 	workers map[string]*worker // by the key of the endpoint
+	started int                // handlers
 }
 
 // run follows the bucket until ctx ends.
@@ -135,7 +136,9 @@ func (b *switchboard) follow(ctx context.Context) error {
 	seen, pending := map[string]bool{}, changes.CachedInfo().NumPending
 	for n := uint64(1); ; n++ {
 		if pending == 0 && seen != nil {
-			b.stopUnseen(seen)
+			if err := b.stopUnseen(ctx, seen); err != nil {
+				return err
+			}
 			seen = nil
 		}
 		m, err := messages.Next(jetstream.NextContext(ctx))
@@ -158,14 +161,24 @@ func (b *switchboard) follow(ctx context.Context) error {
 	}
 }
 
-// stopUnseen stops the handlers of endpoints that are not there any more: they were removed while nobody followed.
-func (b *switchboard) stopUnseen(seen map[string]bool) {
+// stopUnseen stops the handlers of endpoints that are not there any more: they were removed while nobody followed. Who leads the
+// bucket is asked: in a cluster, the server that has the consumer may be behind, and tell of the others once it has them.
+func (b *switchboard) stopUnseen(ctx context.Context, seen map[string]bool) error {
 	for key, w := range b.workers {
-		if !seen[key] {
-			w.handler.Stop()
-			delete(b.workers, key)
+		if seen[key] {
+			continue
 		}
+		_, err := last(ctx, b.relay.store.bucket, bucketSubject+key)
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, events.ErrNotFound) {
+			return err
+		}
+		w.handler.Stop()
+		delete(b.workers, key)
 	}
+	return nil
 }
 
 // take takes in a revision of a key.
@@ -204,6 +217,9 @@ func startsAfresh(rest string, data []byte) bool {
 func (b *switchboard) switchTo(ctx context.Context, key string, e *webhook.Endpoint) error {
 	w := b.workers[key]
 	if w != nil && e.ID != "" {
+		if e.Version < w.endpoint.Load().Version {
+			return nil // of a server that is behind
+		}
 		w.endpoint.Store(e)
 	}
 	switch {
@@ -241,7 +257,8 @@ func (b *switchboard) start(ctx context.Context, e *webhook.Endpoint) (*worker, 
 		return nil, err
 	}
 	// One that is stopped and started again goes by another name: the one before may not have ended yet.
-	w.handler = b.router.AddConsumerHandler(fmt.Sprint(durableOf(e.ID), "@", e.Version), events.Decisions.Name(e.After.Partition),
+	b.started++
+	w.handler = b.router.AddConsumerHandler(fmt.Sprint(durableOf(e.ID), "@", b.started), events.Decisions.Name(e.After.Partition),
 		patient{subscriber, b.relay.cfg.Log}, w.handle)
 	return w, b.router.RunHandlers(ctx)
 }

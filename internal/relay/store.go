@@ -224,19 +224,22 @@ func (s *store) forgetBefore(ctx context.Context, key string, revision uint64) e
 	return forget(ctx, s.bucket, bucketSubject+key, revision)
 }
 
-// forget has the server write over the messages under a subject before a sequence.
+// forget has the server write over the messages under a subject before a sequence. Who leads the stream says which there are: a
+// consumer may be with a server of a cluster that is behind, and what it does not have would stay.
 func forget(ctx context.Context, stream jetstream.Stream, subject string, before uint64) error {
-	var due []uint64
-	err := scan(ctx, stream, subject, before, func(m jetstream.Msg, sequence uint64) error {
-		due = append(due, sequence)
-		return nil
-	})
-	for _, sequence := range due {
-		if err := erase(ctx, stream, sequence); err != nil {
+	for from := uint64(1); ; {
+		raw, err := next(ctx, stream, subject, from)
+		if errors.Is(err, events.ErrNotFound) || err == nil && raw.Sequence >= before {
+			return nil
+		}
+		if err != nil {
 			return err
 		}
+		if err := erase(ctx, stream, raw.Sequence); err != nil {
+			return err
+		}
+		from = raw.Sequence + 1
 	}
-	return err
 }
 
 // erase has the server write over a message. One that is gone is as good: of that the server has one code where the whole
@@ -253,7 +256,7 @@ func erase(ctx context.Context, stream jetstream.Stream, sequence uint64) error 
 }
 
 // scan hands over the messages that are there under a subject before a sequence, in order. It waits for none: another may
-// remove them meanwhile.
+// remove them meanwhile, and a server of a cluster that is behind lacks the last. It is for who only shows them.
 func scan(ctx context.Context, stream jetstream.Stream, subject string, before uint64, each func(jetstream.Msg, uint64) error) error {
 	reader, err := stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
 		FilterSubject: subject, AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1,
