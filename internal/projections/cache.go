@@ -58,7 +58,7 @@ func (c *cache) captured(account string, count events.Count) {
 	}
 }
 
-// A shelf has at most 65,536 rows: about 10 MB of quotas, and 13 MB of tokens.
+// A shelf has at most 65,536 rows: about 9 MB of quotas, and 20 MB of tokens.
 const (
 	compartments    = 64 // so that calls rarely wait for each other, or for a read of the file
 	compartmentSize = 1024
