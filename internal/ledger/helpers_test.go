@@ -157,21 +157,34 @@ func take(t *testing.T, outcomes <-chan outcome, n int) (taken []outcome) {
 // asked of it may be lost.
 const patience = 2 * time.Second
 
-// read returns the messages of the stream of partition 0 after one sequence up to another, as one reader has them.
-func read(t *testing.T, l *Ledger, stream events.Stream, after, last uint64) (messages []events.Message) {
+// read returns the messages of the stream of partition 0 after one sequence up to another, as one reader has them. Where
+// that is told that the ledger is unavailable, as while a cluster elects a leader, another begins anew.
+func read(t *testing.T, l *Ledger, stream events.Stream, after, last uint64) []events.Message {
 	t.Helper()
-	if after >= last {
-		return nil
-	}
-	for batch, err := range l.Read(within(t), stream, 0, after) {
-		if err != nil {
+	for ctx := within(t); ; {
+		messages, err := readOnce(ctx, l, stream, after, last)
+		if err == nil {
+			return messages
+		}
+		if ctx.Err() != nil || !errors.Is(err, events.ErrUnavailable) {
 			t.Fatal(err)
+		}
+	}
+}
+
+func readOnce(ctx context.Context, l *Ledger, stream events.Stream, after, last uint64) (messages []events.Message, err error) {
+	if after >= last {
+		return nil, nil
+	}
+	for batch, err := range l.Read(ctx, stream, 0, after) {
+		if err != nil {
+			return nil, err
 		}
 		if messages = append(messages, batch...); batch[len(batch)-1].Sequence >= last {
 			break
 		}
 	}
-	return messages
+	return messages, nil
 }
 
 // heads asks again where nobody answers, as while a cluster elects a leader.
