@@ -24,9 +24,6 @@ import (
 // patience is how long a test waits for what should happen at once. Only a failing test waits that long.
 const patience = 3 * time.Minute
 
-// soon is longer than anything takes that is to be over within seconds, and shorter than what it must not wait for.
-const soon = 20 * time.Second
-
 // The two commands, built for these tests.
 var apiBinary, projectorBinary string
 

@@ -22,9 +22,6 @@ import (
 // Everything that a test waits for has this long to happen.
 const patience = 3 * time.Minute
 
-// soon is longer than anything takes that is to be over within seconds, and shorter than what it must not wait for.
-const soon = 20 * time.Second
-
 const month events.Month = "2026-11"
 
 // recorder is a log that a test can wait on.
