@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -421,11 +422,35 @@ func TestRetriesHeedTheService(t *testing.T) {
 		t.Errorf("%v after %d calls", err, calls.Load())
 	}
 	answers = []string{"429 rate_limited 9"}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	if _, err := c.Quota(ctx); !errors.Is(err, client.RateLimited) {
+	if c, err = client.New(stub.URL, "token", client.HTTP(&http.Client{Transport: leaving{cancel}})); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Quota(ctx); !errors.Is(err, client.RateLimited) || ctx.Err() == nil {
 		t.Errorf("the context ended: %v", err)
 	}
+}
+
+// leaving leaves a moment after an answer was read: while the client waits to try again.
+type leaving struct{ leave func() }
+
+func (l leaving) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, err := http.DefaultTransport.RoundTrip(r)
+	if err == nil {
+		answer.Body = leavingBody{answer.Body, l.leave}
+	}
+	return answer, err
+}
+
+type leavingBody struct {
+	io.ReadCloser
+	leave func()
+}
+
+func (b leavingBody) Close() error {
+	time.AfterFunc(100*time.Millisecond, b.leave)
+	return b.ReadCloser.Close()
 }
 
 func TestUnreachableService(t *testing.T) {

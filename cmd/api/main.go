@@ -10,6 +10,7 @@ import (
 	nethttp "net/http"
 	"os"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"jobtally/internal/cli"
@@ -97,7 +98,7 @@ func serve(ctx context.Context, args []string, stdout, stderr io.Writer, now fun
 	watching.Watch(n)
 	relay := n.StartRelay(starting, node.RelayConfig{Allow: f.WebhookAllow, Log: log, Observer: watching.Relay()})
 	watching.WatchRelay(relay.Census)
-	catchUp(ctx, n, log)
+	defer catchUp(ctx, n.AwaitCaughtUp, log)()
 	if err := f.open(starting, n, now, stdout, curl(listener, proof)); err != nil {
 		return unlessStopped(ctx, err)
 	}
@@ -131,19 +132,23 @@ func unlessStopped(ctx context.Context, err error) error {
 }
 
 // catchUp waits a moment for the node to fold what the ledger has, which is mostly nothing. When that takes longer the
-// service comes up all the same: it tells how it is, and answers calls once it has caught up.
-func catchUp(ctx context.Context, n *node.Node, log *slog.Logger) {
-	waiting, cancel := context.WithTimeout(ctx, catchUpTimeout)
+// service comes up all the same: it tells how it is, and answers calls once it has caught up. Once stop has returned,
+// nothing more is said of it.
+func catchUp(ctx context.Context, await func(context.Context) error, log *slog.Logger) (stop func()) {
+	first, cancel := context.WithTimeout(ctx, catchUpTimeout)
 	defer cancel()
-	if n.AwaitCaughtUp(waiting) == nil || ctx.Err() != nil {
-		return
+	if await(first) == nil || ctx.Err() != nil {
+		return func() {}
 	}
 	log.Info("folding the ledger; calls are answered with 503 until that is done")
-	go func() {
-		if n.AwaitCaughtUp(ctx) == nil {
+	ctx, cancelWait := context.WithCancel(ctx)
+	var waiting sync.WaitGroup
+	waiting.Go(func() {
+		if await(ctx) == nil {
 			log.Info("caught up")
 		}
-	}()
+	})
+	return func() { cancelWait(); waiting.Wait() }
 }
 
 func (f flags) watched(log *slog.Logger) telemetry.Config {
@@ -205,16 +210,17 @@ func webhooks(of *node.Relay) (http.Webhooks, error) {
 }
 
 // answer serves until ctx ends, then takes no more and answers what is in flight. Who still waits for a decision
-// after answerTimeout is told that it is pending.
+// after answerTimeout is told that it is pending. Once it has returned, nobody works on a call any more.
 func answer(ctx context.Context, listener net.Listener, server *nethttp.Server, proof *certificate, log *slog.Logger) error {
 	requests, hurry := context.WithCancel(context.Background())
-	defer hurry()
 	server.BaseContext = func(net.Listener) context.Context { return requests }
+	finish := track(server)
+	defer func() { hurry(); finish() }()
 	served := make(chan error, 1)
 	go func() { served <- serveOn(server, listener, proof) }()
 	select {
 	case err := <-served:
-		return err
+		return errors.Join(err, server.Close())
 	case <-ctx.Done():
 	}
 	log.Info("stopping: answering what is in flight")
@@ -228,4 +234,19 @@ func answer(ctx context.Context, listener net.Listener, server *nethttp.Server, 
 		err = server.Close()
 	}
 	return err
+}
+
+// track returns what waits for the calls that are being worked on, and has no other begin: a server that is closed waits for
+// none, and each would find the node closed.
+func track(server *nethttp.Server) (finish func()) {
+	var working sync.RWMutex
+	handler := server.Handler
+	server.Handler = nethttp.HandlerFunc(func(w nethttp.ResponseWriter, r *nethttp.Request) {
+		if !working.TryRLock() {
+			panic(nethttp.ErrAbortHandler)
+		}
+		defer working.RUnlock()
+		handler.ServeHTTP(w, r)
+	})
+	return working.Lock
 }

@@ -95,7 +95,6 @@ func TestCtrlCAnswersTheCapturesInFlightAndExits0(t *testing.T) {
 			f := s.hold(t, 50)
 			s.interrupt()
 			s.wait(t, &s.stderr, stopping)
-			stopped := time.Now()
 			f.release()
 			var jobs []string
 			refused := 0
@@ -115,9 +114,6 @@ func TestCtrlCAnswersTheCapturesInFlightAndExits0(t *testing.T) {
 			}
 			if err := s.end(t); err != nil {
 				t.Errorf("the service ended with %v\n%s", err, s.stderr.String())
-			}
-			if took := time.Since(stopped); took > soon {
-				t.Errorf("stopping took %s", took)
 			}
 			if _, err := s.call(http.MethodGet, "/livez", nil); !errors.Is(err, syscall.ECONNREFUSED) {
 				t.Errorf("a stopped service: %v", err)

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"jobtally/internal/cli"
 	"jobtally/internal/ledger"
@@ -98,13 +97,9 @@ func TestUnreachableServerIsToldAtOnce(t *testing.T) {
 	for _, args := range [][]string{
 		{"init"}, {"status"}, {"run", "--data", t.TempDir()}, {"account", "open", "anna"}, {"token", "issue", "--account", "anna"},
 	} {
-		began := time.Now()
 		_, err := operate(t, append(args, "--nats", "nats://127.0.0.1:1")...)
-		if err == nil || strings.Contains(err.Error(), "\n") || errors.Is(err, cli.ErrUsage) {
+		if err == nil || errors.Is(err, context.DeadlineExceeded) || strings.Contains(err.Error(), "\n") || errors.Is(err, cli.ErrUsage) {
 			t.Errorf("%s: %v", args, err)
-		}
-		if took := time.Since(began); took >= 10*time.Second {
-			t.Errorf("%s: it took %s to say so", args, took)
 		}
 	}
 }
@@ -113,9 +108,7 @@ func TestOperatorAsksWhetherAProjectorRuns(t *testing.T) {
 	t.Parallel()
 	url := natsServer(t)
 	mustOperate(t, "init", "--nats", url, "--partitions", "1")
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second) // long enough to record it
-	defer cancel()
-	err := run(ctx, []string{"account", "open", "anna", "--nats", url}, io.Discard, io.Discard)
+	err := run(within(t), []string{"account", "open", "anna", "--nats", url}, io.Discard, io.Discard)
 	if err == nil || !strings.Contains(err.Error(), "recorded at 0-1") || !strings.Contains(err.Error(), "is a projector running?") {
 		t.Errorf("%v", err)
 	}

@@ -203,6 +203,7 @@ var (
 	logTime  = regexp.MustCompile(`time=\S+`)
 	packed   = regexp.MustCompile(`\d+ bytes|"bytes":\d+`) // as many as compression leaves
 	instant  = regexp.MustCompile(`\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ`)
+	ofNow    = regexp.MustCompile(`\b20\d\d-\d\d,<now>`)
 	reset    = regexp.MustCompile(`(again on |"reset_date":")20\d\d-\d\d-\d\d`)
 	lastFour = regexp.MustCompile(`(jt_[0-9A-Za-z]{12}  |"last_four":")[0-9A-Za-z]{4}`)
 	password = regexp.MustCompile(`(NATS_PASSWORD=)\S+`)
@@ -233,6 +234,7 @@ func (s *terminal) print(output string) {
 		}
 		return text
 	})
+	output = ofNow.ReplaceAllString(output, "<month>,<now>")
 	output = reset.ReplaceAllString(output, "$1<day>")
 	output = lastFour.ReplaceAllString(output, "$1<four>")
 	output = bcrypted.ReplaceAllString(password.ReplaceAllString(output, "$1<password>"), `"<bcrypt>"`)

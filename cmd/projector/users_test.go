@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -332,15 +331,14 @@ func TestAUserThatLacksARightIsTold(t *testing.T) {
 	wantTold(t, "init as api", err, "api", "$JS.API.STREAM.CREATE.REQUESTS_0")
 	mustOperate(t, "init", "--partitions", "1", "--nats", g.url("operator"))
 	for _, c := range []struct{ user, subject string }{{"consumer", "$JS.API.STREAM.LIST"}, {"projector", "requests.0.~.none"}} {
-		began := time.Now()
 		p := spawn(t, "api", "--nats", g.url(c.user), "--data", t.TempDir(), "--addr", "127.0.0.1:0")
 		select {
 		case <-p.ended:
 		case <-within(t).Done():
 			t.Fatalf("api as %s goes on:\n%s", c.user, p.logged())
 		}
-		if code := p.cmd.ProcessState.ExitCode(); code != 1 || time.Since(began) > soon {
-			t.Errorf("api as %s exits with %d after %s", c.user, code, time.Since(began))
+		if code := p.cmd.ProcessState.ExitCode(); code != 1 {
+			t.Errorf("api as %s exits with %d", c.user, code)
 		}
 		wantTold(t, "api as "+c.user, errors.New(p.logged()), c.user, c.subject)
 	}

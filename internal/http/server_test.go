@@ -124,6 +124,7 @@ func admitted(address string) bool {
 const alive = "GET /livez HTTP/1.1\r\nHost: a\r\n"
 
 func TestSlowClientsAreCutOff(t *testing.T) {
+	t.Parallel()
 	const short = 50 * time.Millisecond
 	n := newNode(t)
 	capture := "POST /api/jobs HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100\r\nAuthorization: Bearer " +
@@ -139,7 +140,7 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 		p.closed(t)
 	})
 	t.Run("half a body is sent", func(t *testing.T) {
-		address, _ := n.listening(t, Limits{}, func(s *nethttp.Server) { s.ReadTimeout = 2 * time.Second })
+		address, _ := n.listening(t, Limits{}, func(s *nethttp.Server) { s.ReadTimeout = 10 * time.Second }) // in which the first half has to come
 		p := dial(t, address)
 		p.say(t, capture+`{"source_url":`)
 		if body := p.answered(t, 400); !strings.Contains(body, "the body did not arrive in full") {

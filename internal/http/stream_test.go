@@ -266,9 +266,10 @@ func TestHeadOfAStream(t *testing.T) {
 // TestStreamsOutliveTheTimeOuts has a stream go on for longer than the server gives an answer, over HTTP/1.1 and HTTP/2.
 func TestStreamsOutliveTheTimeOuts(t *testing.T) {
 	t.Parallel()
-	const short = 2 * time.Second
+	const short = 5 * time.Second
 	for _, h2 := range []bool{false, true} {
 		t.Run(fmt.Sprintf("HTTP/2 %t", h2), func(t *testing.T) {
+			t.Parallel()
 			n := newNode(t)
 			s := n.streaming(t, func(cfg *Config, server *nethttp.Server) {
 				cfg.BeatEvery, cfg.takeTimeout = 200*time.Millisecond, short
@@ -372,7 +373,7 @@ func TestAClientThatTakesNothingIsCutOff(t *testing.T) {
 			t.Cleanup(s.Close)
 			x := open(t, s, n.bob, "")
 			x.wants(t, "retry: 3000\n…")
-			for i := 0; len(ended) == 0; i++ {
+			for i := range 500 { // 50 MB, which nothing on the way holds
 				url := fmt.Sprintf("https://jobs.example.com/%d", i)
 				_, err := n.append(t.Context(), &events.Request{Account: "bob", ID: url, Time: n.now, Body: &events.JobCaptureRequested{
 					Month: "2024-01", CanonicalURL: url, SourceRules: 1, PayloadHash: events.Hash([]byte(url)),
@@ -381,12 +382,14 @@ func TestAClientThatTakesNothingIsCutOff(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if i > 5000 {
-					t.Fatal("500 MB wait for a client that takes nothing")
-				}
 			}
-			if why := <-ended; why != feed.EndedSlow {
-				t.Errorf("it ended as %s", why)
+			select {
+			case why := <-ended:
+				if why != feed.EndedSlow {
+					t.Errorf("it ended as %s", why)
+				}
+			case <-time.After(patience):
+				t.Fatal("what is told waits for a client that takes nothing")
 			}
 			x.Body.Close()
 			awaitNoHandlers(t, n)
@@ -485,14 +488,10 @@ func TestStoppingEndsStreamsAtOnce(t *testing.T) {
 	x.wants(t, "retry: 3000\n…")
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	began := time.Now()
-	if err := s.Config.Shutdown(ctx); err != nil {
+	if err := s.Config.Shutdown(ctx); err != nil { // which waits for who is answered
 		t.Fatal(err)
 	}
 	x.wantsEnd(t)
-	if took := time.Since(began); took > 10*time.Second {
-		t.Errorf("stopping took %s", took)
-	}
 }
 
 func TestStreamsAreLimited(t *testing.T) {

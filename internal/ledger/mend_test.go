@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+
 	"jobtally/internal/events"
 )
 
@@ -119,6 +121,18 @@ func TestHealthIsThatOfTheLedgersStreams(t *testing.T) {
 	}
 	if err := e.health(map[string]bool{"REQUESTS_0.bak": true}); err == nil {
 		t.Fatal("a stream that is not there is healthy")
+	}
+}
+
+// A server that a busy machine does not let look at its listeners in time says that it takes no connections.
+func TestABusyMachineIsNoReasonToStartTheServerAgain(t *testing.T) {
+	t.Parallel()
+	streams := map[string]bool{"REQUESTS_0": true}
+	for kind, sick := range map[server.HealthZErrorType]bool{server.HealthzErrorConn: false, server.HealthzErrorJetStream: true} {
+		err := sickness([]server.HealthzError{{Type: kind, Error: "it says so"}}, streams)
+		if sick != (err != nil) {
+			t.Errorf("%s: %v", kind, err)
+		}
 	}
 }
 

@@ -85,16 +85,12 @@ func TestOperatorIsToldWhy(t *testing.T) {
 		{"a server without a ledger", config("", bare.url), ledger.ErrNoLedger, "projector init"},
 		{"no server", config("", "nats://127.0.0.1:1"), nil, "connect to the NATS server at nats://127.0.0.1:1: "},
 	} {
-		began := time.Now()
-		o, err := node.Dial(t.Context(), step.cfg)
+		o, err := node.Dial(within(t), step.cfg)
 		if err == nil {
 			o.Close()
 		}
-		if err == nil || !strings.Contains(err.Error(), step.says) || (step.is != nil && !errors.Is(err, step.is)) {
+		if err == nil || errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), step.says) || (step.is != nil && !errors.Is(err, step.is)) {
 			t.Errorf("%s: %v, want %q", step.what, err, step.says)
-		}
-		if took := time.Since(began); took >= 10*time.Second {
-			t.Errorf("%s: it took %s to say so", step.what, took)
 		}
 	}
 	if entries, err := os.ReadDir(empty); err != nil || len(entries) > 0 {
@@ -141,9 +137,7 @@ func TestOperatorWaitsForAStartingService(t *testing.T) {
 func TestOperatorHearsWhatBecameOfTheRequest(t *testing.T) {
 	t.Parallel()
 	e := serve(t, 1)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second) // long enough to record it
-	defer cancel()
-	_, err := opens(ctx, config("", e.url), "anna")
+	_, err := opens(within(t), config("", e.url), "anna")
 	if err == nil || !strings.Contains(err.Error(), "recorded at 0-1, but undecided") || !strings.Contains(err.Error(), "is a projector running?") {
 		t.Errorf("while nobody decides: %v", err)
 	}

@@ -79,10 +79,10 @@ func TestAnswersOfHTTP2ThatNeverEnd(t *testing.T) {
 	t.Cleanup(server.Close)
 	h := newHouse(t)
 	cfg := h.config()
-	cfg.timeout, cfg.RootCAs = 3*time.Second, x509.NewCertPool()
+	cfg.timeout, cfg.RootCAs = 10*time.Second, x509.NewCertPool() // in which the question has to arrive
 	cfg.RootCAs.AddCert(server.Certificate())
 	r := open(t, cfg)
-	for path, want := range map[string]string{"/body": "it answered 500 Internal Server Error", "/nothing": "it did not answer within 3s"} {
+	for path, want := range map[string]string{"/body": "it answered 500 Internal Server Error", "/nothing": "it did not answer within 10s"} {
 		e := create(t, r, "demo", server.URL+path)
 		if d := must[webhook.Delivery](t)(r.Test(within(t), "demo", e.ID)); d.Error != want {
 			t.Errorf("%s: %+v", path, d)
