@@ -238,6 +238,19 @@ func TestProjectorRefusesWhatDoesNotMatch(t *testing.T) {
 	}
 }
 
+// answersTwiceFromThePast has the ledger lack requests at the first two looks, and counts all.
+func answersTwiceFromThePast(l *Ledger) *atomic.Int32 {
+	looks, heads := new(atomic.Int32), l.Heads
+	l.Heads = func(ctx context.Context, partition int) (events.Heads, error) {
+		now, err := heads(ctx, partition)
+		if looks.Add(1) <= 2 {
+			now.Requests = 1
+		}
+		return now, err
+	}
+	return looks
+}
+
 // A server of a cluster that hung, and goes on, answers from its past until it learns that it leads no more.
 func TestProjectorGoesOnAfterAnswersFromThePast(t *testing.T) {
 	t.Parallel()
@@ -247,15 +260,7 @@ func TestProjectorGoesOnAfterAnswersFromThePast(t *testing.T) {
 	last := h.past(t, "past")
 	await(t, db, last)
 	r.stop(t)
-	var looks atomic.Int32
-	heads := seam.Heads
-	seam.Heads = func(ctx context.Context, partition int) (events.Heads, error) {
-		now, err := heads(ctx, partition)
-		if looks.Add(1) <= 2 {
-			now.Requests = 1
-		}
-		return now, err
-	}
+	looks := answersTwiceFromThePast(&seam)
 	seam.Doubt = deadline
 	r = run(t, db, seam, true)
 	next := h.append(t, "demo", "next", captureOf(november, "https://example.com/next"))
@@ -282,18 +287,11 @@ func TestStartOutlastsAnswersFromThePast(t *testing.T) {
 	last := h.past(t, "past")
 	await(t, db, last)
 	r.stop(t)
-	looks, heads := 0, seam.Heads
-	seam.Heads = func(ctx context.Context, partition int) (events.Heads, error) {
-		now, err := heads(ctx, partition)
-		if looks++; looks <= 2 {
-			now.Requests = 1
-		}
-		return now, err
-	}
+	looks := answersTwiceFromThePast(&seam)
 	seam.Doubt = deadline
 	got := must[events.Heads](t)(NewProjector(db, seam, 0, true, quiet()).Check(within(t)))
-	if got.Requests != last.Sequence || looks != 3 {
-		t.Errorf("heads %+v after %d looks", got, looks)
+	if got.Requests != last.Sequence || looks.Load() != 3 {
+		t.Errorf("heads %+v after %d looks", got, looks.Load())
 	}
 
 	t.Log("what is found for as long as the doubt lasts is so, and a start that is given up waits for no more")
